@@ -1,0 +1,80 @@
+# heapinspect and libhimalloc. `make help` lists the targets.
+#
+#   make               build/heapinspect build/libhimalloc.so build/libhimalloc.a
+#   make deps          install what building and testing need (apt, dnf, pacman, apk)
+#   make deps demo     build, start real programs, inspect them live and from their cores
+#   make deps check    every test
+BUILD   ?= build
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CC      ?= gcc
+VERSION := 0.1.0
+
+WARNINGS := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes
+CFLAGS   ?= -O2 -g
+COMMON   := -std=gnu11 $(CFLAGS) $(WARNINGS) $(if $(WERROR),-Werror) -MMD -MP
+
+-include allocator/flags.mk
+ALLOCATOR_SOURCES := $(wildcard allocator/*.c)
+ALLOCATOR_OBJECTS := $(ALLOCATOR_SOURCES:%.c=$(BUILD)/%.o)
+
+INSPECTOR_SOURCES := $(wildcard inspector/*.c inspector/*/*.c)
+INSPECTOR_OBJECTS := $(INSPECTOR_SOURCES:%.c=$(BUILD)/%.o)
+# everything but main.c: what unit tests, the stepper, fuzzers and benchmarks link with
+INSPECTOR_LIBRARY := $(BUILD)/libinspector.a
+INSPECTOR_CFLAGS  := -Iinspector -I. -pthread -DHEAPINSPECT_VERSION='"$(VERSION)"' \
+                     -include inspector/base/banned.h
+INSPECTOR_LIBS    := -ldw -lelf -liberty -lz -lzstd -llzma -llz4 -pthread
+
+.PHONY: all deps demo check step bench fuzz format install clean help
+all: $(BUILD)/heapinspect $(BUILD)/libhimalloc.so $(BUILD)/libhimalloc.a
+
+$(BUILD)/allocator/%.o: allocator/%.c
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) $(HIMALLOC_CFLAGS) -c -o $@ $<
+
+$(BUILD)/libhimalloc.so: $(ALLOCATOR_OBJECTS) allocator/exports.map
+	$(CC) -shared $(CFLAGS) -Wl,-soname,libhimalloc.so $(HIMALLOC_LDFLAGS) \
+		-Wl,--version-script=allocator/exports.map -o $@ $(ALLOCATOR_OBJECTS)
+
+$(BUILD)/libhimalloc.a: $(ALLOCATOR_OBJECTS)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/inspector/%.o: inspector/%.c
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) $(INSPECTOR_CFLAGS) -c -o $@ $<
+
+$(INSPECTOR_LIBRARY): $(filter-out $(BUILD)/inspector/main.o,$(INSPECTOR_OBJECTS))
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/heapinspect: $(BUILD)/inspector/main.o $(INSPECTOR_LIBRARY)
+	$(CC) $(CFLAGS) -o $@ $^ $(INSPECTOR_LIBS)
+
+include tests/tests.mk
+
+deps:
+	@tests/checks/install-deps
+
+format:
+	clang-format -i $(shell git ls-files '*.c' '*.h')
+
+install: all
+	install -D -m 755 $(BUILD)/heapinspect $(DESTDIR)$(PREFIX)/bin/heapinspect
+	install -D -m 755 $(BUILD)/libhimalloc.so $(DESTDIR)$(PREFIX)/lib/libhimalloc.so
+	install -D -m 644 $(BUILD)/libhimalloc.a $(DESTDIR)$(PREFIX)/lib/libhimalloc.a
+	install -D -m 644 allocator/himalloc.h $(DESTDIR)$(PREFIX)/include/himalloc.h
+	install -D -m 644 gdb-scripts/heap.gdb $(DESTDIR)$(PREFIX)/share/heapinspect/heap.gdb
+	install -D -m 644 gdb-scripts/heap_commands.py \
+		$(DESTDIR)$(PREFIX)/share/heapinspect/heap_commands.py
+	install -D -m 644 docs/heapinspect.1 $(DESTDIR)$(PREFIX)/share/man/man1/heapinspect.1
+	install -D -m 644 docs/himalloc.3 $(DESTDIR)$(PREFIX)/share/man/man3/himalloc.3
+
+clean:
+	rm -rf $(BUILD)
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+-include $(ALLOCATOR_OBJECTS:.o=.d) $(INSPECTOR_OBJECTS:.o=.d)

@@ -1,0 +1,11 @@
+/* Forced into every file of the inspector: functions that hide a length or an error don't compile. */
+#ifndef BASE_BANNED_H
+#define BASE_BANNED_H
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#pragma GCC poison strcpy strcat sprintf vsprintf gets atoi atol atof strtok strncpy
+
+#endif

@@ -1,0 +1,25 @@
+# Tests: unit programs (TAP in C), end-to-end scripts (TAP), run by one prove.
+#
+#   make check         unit and end-to-end tests and the static checks
+#   make step          the long stepping run: a million instruction boundaries
+UNIT_SOURCES := $(wildcard tests/unit/*.c)
+UNIT_TESTS   := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/unit/%.t)
+# programs under inspection: they know their own truth; built plainly, on no allocator of ours
+PROGRAM_SOURCES := $(wildcard tests/programs/*.c)
+PROGRAMS        := $(PROGRAM_SOURCES:tests/programs/%.c=$(BUILD)/programs/%)
+
+$(BUILD)/unit/%.t: tests/unit/%.c tests/unit/tap.h $(INSPECTOR_LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) $(INSPECTOR_CFLAGS) -Itests -o $@ $< $(INSPECTOR_LIBRARY) $(INSPECTOR_LIBS)
+
+$(BUILD)/programs/%: tests/programs/%.c
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) -Itests -I. $(PROGRAM_CFLAGS) -o $@ $< -pthread -ldl
+
+.PHONY: test-programs
+test-programs: all $(UNIT_TESTS) $(PROGRAMS)
+
+check: test-programs
+	BUILD=$(BUILD) prove $(PROVE_FLAGS) $(UNIT_TESTS) $(wildcard tests/e2e/*.t tests/checks/*.t)
+
+-include $(wildcard $(BUILD)/unit/*.d $(BUILD)/programs/*.d)
