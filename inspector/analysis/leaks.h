@@ -1,0 +1,37 @@
+/*
+ * leaks: lost blocks as a person wants them: grouped, largest first.
+ *
+ * A group is direct (or possible) leaks of one kind that share a call stack, or, without stacks, a
+ * heap and a size; with what hangs off them counted as indirect. Plain structs; nothing is printed.
+ */
+#ifndef ANALYSIS_LEAKS_H
+#define ANALYSIS_LEAKS_H
+
+#include "graph/graph.h"
+
+enum { LEAK_EXAMPLES = 5 };
+
+struct leak_group {
+    enum mark kind; /* MARK_DIRECT or MARK_POSSIBLE */
+    uint16_t heap;
+    uint64_t stack_id; /* 0: none known */
+    struct blocks_total own, indirect;
+    uint64_t size_min, size_max;
+    hi_addr examples[LEAK_EXAMPLES]; /* lowest addresses */
+    size_t example_count;
+};
+
+struct leak_totals {
+    struct blocks_total live, reachable, direct, indirect, possible;
+};
+
+struct leaks {
+    VECTOR(struct leak_group) groups; /* by own + indirect bytes, falling; then address */
+    struct leak_totals totals;
+};
+
+HI_MUST_USE enum hi_code leaks_find(struct leaks *leaks, const struct heaps *heaps,
+                                    const struct graph *graph, struct hi_err *err);
+void leaks_free(struct leaks *leaks);
+
+#endif

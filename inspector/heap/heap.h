@@ -1,0 +1,192 @@
+/*
+ * heap: the contract between readers (one an allocator) and everything else.
+ *
+ * A reader knows one allocator. It says whether that allocator is in the target and where its roots
+ * are (probe), then walks it and pushes what it finds into a sink: arenas, regions of blocks with
+ * their states, metadata ranges, totals that the allocator keeps of itself, findings. It never
+ * stores blocks, prints, or knows who asked. Analyses never know an allocator.
+ *
+ * heaps_open() drives them, once, while a live target is stopped:
+ *
+ *   1. probe    every reader in the table of readers.c. Found several: all are walked, into one
+ *               table of blocks. Found, but not understood: heaps.unknown, said loudly.
+ *   2. walk     reads metadata, pushes arenas and regions. A reader reads in large pieces (tables,
+ *               bitmaps, whole heaps for chunk walks), never a word at a time in a loop of system
+ *               calls.
+ *   3. finish   the table of blocks is numbered (blocks.h)
+ *   4. overlay  blocks that the walk took for live and that lie in a thread cache, fast bin or
+ *               transfer list become cached: by address. Separate from walk because caches cross
+ *               arenas and regions. A cached address that is no block start is a finding.
+ *   5. account  the allocator's own totals beside ours (checks)
+ *   6. later, on demand, only for what is shown: detail(): requested size, stack, thread
+ *
+ * Damage: a reader never gives up the whole for a part. What contradicts a rule becomes a finding
+ * (rule, address, what was seen), the walk picks up at the next safe place and what lies between is
+ * pushed as SUSPECT or left out. A thread stopped inside the allocator makes its arena IN_FLUX, not
+ * damaged. Every loop has a bound from the target's own geometry (bytes of mappings), never from a
+ * count in the target's memory alone.
+ *
+ * Roots and versions are evidence, in this order: native (a self-description), dwarf, symbol,
+ * relocation, pattern; the report says which.
+ */
+#ifndef HEAP_HEAP_H
+#define HEAP_HEAP_H
+
+#include "base/vector.h"
+#include "heap/blocks.h"
+#include "symbols/symbols.h"
+
+enum found_by { FOUND_NATIVE, FOUND_DWARF, FOUND_SYMBOL, FOUND_RELOCATION, FOUND_PATTERN };
+const char *found_by_name(enum found_by found_by);
+
+enum arena_state { ARENA_OK, ARENA_IN_FLUX, ARENA_DAMAGED };
+const char *arena_state_name(enum arena_state state); /* "ok", "in flux", "damaged" */
+
+enum { ARENA_MAX_TIDS = 16 };
+struct arena {
+    uint32_t id;       /* the allocator's own number */
+    uint16_t heap;     /* set by the sink */
+    hi_addr address;   /* of its control structure */
+    char name[32];     /* named arenas; "" else */
+    enum arena_state state;
+    uint64_t system_bytes; /* obtained from the system, as walked */
+    pid_t tids[ARENA_MAX_TIDS]; /* the first owner threads */
+    uint32_t tid_count;         /* all of them */
+};
+
+/* Read, but contradicts a rule of the format. */
+struct finding {
+    uint16_t heap;
+    const char *rule;    /* static text: "class map code", "tcache entry is a chunk" */
+    hi_addr address;     /* the place that is wrong */
+    char detail[120];    /* what was seen and what would be right */
+};
+
+struct check {
+    const char *name; /* static text: "system_mem", "n_mmaps", "live blocks" */
+    uint64_t reported, walked;
+    bool agree; /* within what a stopped thread can leave half done */
+};
+
+struct blocks_total {
+    uint64_t blocks, bytes;
+};
+
+enum { HEAP_MAX_CHECKS = 24 };
+struct heap {
+    const struct heap_reader *reader;
+    void *state;       /* the reader's own */
+    char version[48];  /* "2.36", "1.0" */
+    enum found_by found_by;
+    bool active;                 /* has been used at all */
+    bool bytes_are_requested;    /* else usable */
+    uint64_t metadata_bytes, system_bytes;
+    struct check checks[HEAP_MAX_CHECKS];
+    size_t check_count;
+};
+
+/* The heaps of a target, walked. */
+enum { HEAPS_MAX = 16, HEAPS_MAX_FINDINGS = 10000 };
+struct heaps {
+    struct heap heaps[HEAPS_MAX];
+    size_t count;
+    struct blocks *blocks;
+    VECTOR(struct arena) arenas;       /* of all heaps; heap.arena index = position among its own */
+    VECTOR(struct hi_range) metadata;  /* sorted, disjoint: never scanned, never a node */
+    VECTOR(struct finding) findings;   /* at most HEAPS_MAX_FINDINGS */
+    uint64_t findings_dropped;
+    char unknown[256]; /* an allocator that is present and not understood, with the evidence */
+};
+
+/* What a probe learns. */
+struct probe {
+    enum found_by found_by;
+    bool active;
+    char version[48];
+    char unknown[256]; /* present but not understood: why, one sentence */
+    void *state;       /* goes to heap->state; freed by close() */
+};
+
+/* What readers may use of the target. */
+struct heap_context {
+    struct target *target;
+    struct symbols *symbols;
+    const struct progress *progress;
+};
+
+struct heap_sink; /* heap/sink.c */
+
+struct heap_detail {
+    bool has_requested;
+    uint64_t requested;
+    pid_t allocated_by_tid; /* 0: unknown */
+    uint64_t stack_id, freed_stack_id; /* 0: none */
+};
+
+struct heap_reader {
+    const char *name; /* "himalloc", "ptmalloc", ... as in the JSON */
+    /* HI_OK: found (probe filled). HI_NOT_FOUND: not in this target. HI_UNSUPPORTED: it is there and
+     * not understood: probe->unknown says it. Other codes: failure of the run. A target may hold
+     * several instances of one allocator (linked in twice): instance 0, 1, ... until NOT_FOUND. */
+    enum hi_code (*probe)(const struct heap_context *context, unsigned instance,
+                          struct probe *probe, struct hi_err *err);
+    enum hi_code (*walk)(const struct heap_context *context, struct heap *heap,
+                         struct heap_sink *sink, struct hi_err *err);
+    enum hi_code (*overlay)(const struct heap_context *context, struct heap *heap,
+                            struct heap_sink *sink, struct hi_err *err); /* may be NULL */
+    enum hi_code (*account)(const struct heap_context *context, struct heap *heap,
+                            struct heap_sink *sink, struct hi_err *err); /* may be NULL */
+    /* Cold facts on one block, when the allocator has them. May be NULL. A live target may have
+     * been released: read what is needed in walk and keep it. */
+    enum hi_code (*detail)(const struct heap_context *context, struct heap *heap, hi_addr block,
+                           struct heap_detail *detail, struct hi_err *err);
+    void (*close)(void *state);
+};
+
+/* The table of readers; readers.c. NULL-terminated. */
+extern const struct heap_reader *const heap_readers[];
+extern const struct heap_reader himalloc_reader;
+
+/* -- the sink: what readers call ------------------------------------------------------------------
+ * Functions return false when the walk should end (memory out, user interrupt); the reader then
+ * returns HI_STOPPED and the driver knows why. Contradictory input becomes a finding by itself. */
+uint32_t sink_arena(struct heap_sink *sink, const struct arena *arena); /* its index in the heap */
+struct arena *sink_arena_at(struct heap_sink *sink, uint32_t index);    /* to amend; may move */
+/* SLAB, SINGLE: live_bits one a slot (NULL: all live). region->heap and base are set here. */
+bool sink_region(struct heap_sink *sink, const struct region *region, const uint64_t *live_bits);
+bool sink_chunks_begin(struct heap_sink *sink, const struct region *region);
+bool sink_chunks(struct heap_sink *sink, const struct block_chunk *chunks, size_t count);
+bool sink_chunks_end(struct heap_sink *sink);
+bool sink_metadata(struct heap_sink *sink, hi_addr start, hi_addr end);
+HI_PRINTF(4, 5)
+bool sink_finding(struct heap_sink *sink, const char *rule, hi_addr address, const char *format,
+                  ...);
+/* Only in overlay(). true also when address is no block start (a finding is made). *before may be
+ * NULL. A block that was free already stays free and makes no finding. */
+bool sink_overlay(struct heap_sink *sink, hi_addr address, enum block_state state,
+                  enum block_state *before);
+void sink_check(struct heap_sink *sink, const char *name, uint64_t reported, uint64_t walked,
+                bool agree);
+/* Totals of what was walked, after overlay: for account(). */
+struct heap_totals {
+    struct blocks_total live, free, cached;
+};
+void heap_totals(const struct heaps *heaps, size_t heap, struct heap_totals *totals);
+void arena_totals(const struct heaps *heaps, size_t arena, struct heap_totals *totals);
+const struct heaps *sink_heaps(const struct heap_sink *sink);
+
+/* Probe and walk everything. only: a reader's name or NULL (--allocator). nodes: anonymous mappings
+ * to be graph nodes (roots.h); parts that heaps claim are cut out. Finds no heap: HI_OK, count 0. */
+struct heaps_options {
+    const char *only;
+    const struct hi_range *nodes;
+    size_t node_count;
+};
+HI_MUST_USE enum hi_code heaps_open(struct heaps **heaps, const struct heap_context *context,
+                                    const struct heaps_options *options, struct hi_err *err);
+void heaps_close(struct heaps *heaps);
+HI_MUST_USE enum hi_code heaps_detail(struct heaps *heaps, const struct heap_context *context,
+                                      hi_block block, struct heap_detail *detail,
+                                      struct hi_err *err);
+
+#endif
