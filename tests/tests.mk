@@ -16,10 +16,12 @@ $(BUILD)/programs/%: tests/programs/%.c
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) -Itests -I. $(PROGRAM_CFLAGS) -o $@ $< -pthread -ldl
 
-.PHONY: test-programs
+.PHONY: test-programs sanitized-tests
+sanitized-tests: $(filter-out $(BUILD)/unit/alloc_%,$(UNIT_TESTS))
+
 test-programs: all $(UNIT_TESTS) $(PROGRAMS)
 
 check: test-programs
-	BUILD=$(BUILD) prove $(PROVE_FLAGS) $(UNIT_TESTS) $(wildcard tests/e2e/*.t tests/checks/*.t)
+	BUILD=$(BUILD) prove --exec '' $(PROVE_FLAGS) $(UNIT_TESTS) $(wildcard tests/e2e/*.t tests/checks/*.t)
 
 -include $(wildcard $(BUILD)/unit/*.d $(BUILD)/programs/*.d)

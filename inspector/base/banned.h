@@ -1,4 +1,5 @@
-/* Forced into every file of the inspector: functions that hide a length or an error don't compile. */
+/* Forced into every file of the inspector: functions that hide a length or an error don't compile.
+ */
 #ifndef BASE_BANNED_H
 #define BASE_BANNED_H
 

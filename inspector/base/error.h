@@ -7,8 +7,8 @@
  *
  * Three kinds, never mixed:
  *   fault    the target's memory could not be read             HI_FAULT
- *   finding  read, but it contradicts a rule of a heap format  struct finding (heap/heap.h), no code
- *   failure  ours: usage, permission, operating system, memory the other codes
+ *   finding  read, but it contradicts a rule of a heap format  struct finding (heap/heap.h), no
+ * code failure  ours: usage, permission, operating system, memory the other codes
  */
 #ifndef BASE_ERROR_H
 #define BASE_ERROR_H
@@ -37,7 +37,7 @@ enum hi_code {
     HI_USAGE,       /* bad command line */
 };
 
-#define HI_MUST_USE __attribute__((warn_unused_result))
+#define HI_MUST_USE     __attribute__((warn_unused_result))
 #define HI_PRINTF(f, a) __attribute__((format(printf, f, a)))
 
 struct hi_err {
@@ -51,8 +51,7 @@ struct hi_err {
 enum hi_code hi_fail(struct hi_err *err, enum hi_code code, const char *format, ...)
     HI_PRINTF(3, 4);
 /* The same with the target address that is to blame; the code is HI_FAULT unless given. */
-enum hi_code hi_fault(struct hi_err *err, hi_addr address, const char *format, ...)
-    HI_PRINTF(3, 4);
+enum hi_code hi_fault(struct hi_err *err, hi_addr address, const char *format, ...) HI_PRINTF(3, 4);
 enum hi_code hi_no_memory(struct hi_err *err);
 
 #endif

@@ -3,9 +3,9 @@
  *
  * Built in one pass over the target's memory, in address order, through buffers that stay in cache:
  * no copy of the heap, no chasing of pointers in target memory. Each buffer is filtered for words
- * that could be addresses of blocks (vector code chosen at run time, plain fallback), each such word
- * is resolved to a block, and what remains is 4 bytes an edge in a CSR. After graph_build() the
- * target's memory is not needed any more and a live target can be let go.
+ * that could be addresses of blocks (vector code chosen at run time, plain fallback), each such
+ * word is resolved to a block, and what remains is 4 bytes an edge in a CSR. After graph_build()
+ * the target's memory is not needed any more and a live target can be let go.
  *
  * An edge has a kind: what part of the block the word points to.
  *   EDGE_START     its start, one past its end (see blocks.h), or inside where interior_ok
@@ -28,9 +28,9 @@
  * (language rules: array cookies, multiple inheritance, exception objects); what it accepts counts
  * as held by its start.
  *
- * Memory: 4 bytes an edge + 4 a block for the CSR (64-bit bases per 64 Ki blocks), 4 bits a block of
- * marks, a queue of 4 bytes a live block while marking.
- * Interrupted or missing input gives a graph of what was read, and says so (graph_stats.complete).
+ * Memory: 4 bytes an edge + 4 a block for the CSR (64-bit bases per 64 Ki blocks), 4 bits a block
+ * of marks, a queue of 4 bytes a live block while marking. Interrupted or missing input gives a
+ * graph of what was read, and says so (graph_stats.complete).
  */
 #ifndef GRAPH_GRAPH_H
 #define GRAPH_GRAPH_H
@@ -41,10 +41,10 @@
 enum edge_kind { EDGE_START, EDGE_COOKIE, EDGE_INTERIOR };
 
 struct graph_options {
-    int jobs;               /* 0: all processors */
+    int jobs;                /* 0: all processors */
     bool interior_reachable; /* --interior=reachable */
     bool unaligned;
-    uint64_t tag_mask;      /* bits cleared in every word before it is looked up */
+    uint64_t tag_mask; /* bits cleared in every word before it is looked up */
     const struct progress *progress;
 };
 
@@ -57,7 +57,7 @@ struct graph_stats {
     uint64_t edges, root_edges;
     uint64_t missing_bytes; /* of live blocks, nodes and root ranges: not in the dump */
     double read_seconds, mark_seconds;
-    bool complete;          /* not interrupted */
+    bool complete; /* not interrupted */
 };
 
 struct graph;

@@ -93,7 +93,8 @@ bool blocks_first(const struct blocks *blocks, const struct region *region,
                   struct block_cursor *cursor);
 bool blocks_next(const struct blocks *blocks, struct block_cursor *cursor);
 
-/* -- building (the sink of heap.h does this) ---------------------------------------------------- */
+/* -- building (the sink of heap.h does this) ----------------------------------------------------
+ */
 HI_MUST_USE enum hi_code blocks_new(struct blocks **blocks, struct hi_err *err);
 void blocks_free(struct blocks *blocks);
 /* SLAB/SINGLE/NODE: live bits, one a slot (SINGLE, NODE: NULL means live). Returns HI_BAD_INPUT and

@@ -44,12 +44,12 @@ const char *arena_state_name(enum arena_state state); /* "ok", "in flux", "damag
 
 enum { ARENA_MAX_TIDS = 16 };
 struct arena {
-    uint32_t id;       /* the allocator's own number */
-    uint16_t heap;     /* set by the sink */
-    hi_addr address;   /* of its control structure */
-    char name[32];     /* named arenas; "" else */
+    uint32_t id;     /* the allocator's own number */
+    uint16_t heap;   /* set by the sink */
+    hi_addr address; /* of its control structure */
+    char name[32];   /* named arenas; "" else */
     enum arena_state state;
-    uint64_t system_bytes; /* obtained from the system, as walked */
+    uint64_t system_bytes;      /* obtained from the system, as walked */
     pid_t tids[ARENA_MAX_TIDS]; /* the first owner threads */
     uint32_t tid_count;         /* all of them */
 };
@@ -57,9 +57,9 @@ struct arena {
 /* Read, but contradicts a rule of the format. */
 struct finding {
     uint16_t heap;
-    const char *rule;    /* static text: "class map code", "tcache entry is a chunk" */
-    hi_addr address;     /* the place that is wrong */
-    char detail[120];    /* what was seen and what would be right */
+    const char *rule; /* static text: "class map code", "tcache entry is a chunk" */
+    hi_addr address;  /* the place that is wrong */
+    char detail[120]; /* what was seen and what would be right */
 };
 
 struct check {
@@ -75,11 +75,11 @@ struct blocks_total {
 enum { HEAP_MAX_CHECKS = 24 };
 struct heap {
     const struct heap_reader *reader;
-    void *state;       /* the reader's own */
-    char version[48];  /* "2.36", "1.0" */
+    void *state;      /* the reader's own */
+    char version[48]; /* "2.36", "1.0" */
     enum found_by found_by;
-    bool active;                 /* has been used at all */
-    bool bytes_are_requested;    /* else usable */
+    bool active;              /* has been used at all */
+    bool bytes_are_requested; /* else usable */
     uint64_t metadata_bytes, system_bytes;
     struct check checks[HEAP_MAX_CHECKS];
     size_t check_count;
@@ -91,9 +91,9 @@ struct heaps {
     struct heap heaps[HEAPS_MAX];
     size_t count;
     struct blocks *blocks;
-    VECTOR(struct arena) arenas;       /* of all heaps; heap.arena index = position among its own */
-    VECTOR(struct hi_range) metadata;  /* sorted, disjoint: never scanned, never a node */
-    VECTOR(struct finding) findings;   /* at most HEAPS_MAX_FINDINGS */
+    VECTOR(struct arena) arenas;      /* of all heaps; heap.arena index = position among its own */
+    VECTOR(struct hi_range) metadata; /* sorted, disjoint: never scanned, never a node */
+    VECTOR(struct finding) findings;  /* at most HEAPS_MAX_FINDINGS */
     uint64_t findings_dropped;
     char unknown[256]; /* an allocator that is present and not understood, with the evidence */
 };
@@ -119,15 +119,16 @@ struct heap_sink; /* heap/sink.c */
 struct heap_detail {
     bool has_requested;
     uint64_t requested;
-    pid_t allocated_by_tid; /* 0: unknown */
+    pid_t allocated_by_tid;            /* 0: unknown */
     uint64_t stack_id, freed_stack_id; /* 0: none */
 };
 
 struct heap_reader {
     const char *name; /* "himalloc", "ptmalloc", ... as in the JSON */
-    /* HI_OK: found (probe filled). HI_NOT_FOUND: not in this target. HI_UNSUPPORTED: it is there and
-     * not understood: probe->unknown says it. Other codes: failure of the run. A target may hold
-     * several instances of one allocator (linked in twice): instance 0, 1, ... until NOT_FOUND. */
+    /* HI_OK: found (probe filled). HI_NOT_FOUND: not in this target. HI_UNSUPPORTED: it is there
+     * and not understood: probe->unknown says it. Other codes: failure of the run. A target may
+     * hold several instances of one allocator (linked in twice): instance 0, 1, ... until
+     * NOT_FOUND. */
     enum hi_code (*probe)(const struct heap_context *context, unsigned instance,
                           struct probe *probe, struct hi_err *err);
     enum hi_code (*walk)(const struct heap_context *context, struct heap *heap,
@@ -176,7 +177,8 @@ void arena_totals(const struct heaps *heaps, size_t arena, struct heap_totals *t
 const struct heaps *sink_heaps(const struct heap_sink *sink);
 
 /* Probe and walk everything. only: a reader's name or NULL (--allocator). nodes: anonymous mappings
- * to be graph nodes (roots.h); parts that heaps claim are cut out. Finds no heap: HI_OK, count 0. */
+ * to be graph nodes (roots.h); parts that heaps claim are cut out. Finds no heap: HI_OK, count 0.
+ */
 struct heaps_options {
     const char *only;
     const struct hi_range *nodes;

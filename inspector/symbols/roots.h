@@ -42,8 +42,8 @@ const char *root_class_name(enum root_class class);
 struct root_range {
     enum root_class class;
     hi_addr start, end;
-    pid_t tid;           /* stack, tls: whose; else 0 */
-    const char *module;  /* data: path; else NULL; owned by symbols */
+    pid_t tid;          /* stack, tls: whose; else 0 */
+    const char *module; /* data: path; else NULL; owned by symbols */
 };
 
 struct root_word {

@@ -25,13 +25,13 @@ enum module_kind { MODULE_EXECUTABLE, MODULE_LIBRARY, MODULE_VDSO };
 
 struct module {
     enum module_kind kind;
-    const char *path; /* as the target had it; never NULL, "" if unknown */
+    const char *path;   /* as the target had it; never NULL, "" if unknown */
     hi_addr start, end; /* first to last mapped byte of it */
     hi_addr bias;       /* address = bias + p_vaddr */
     unsigned char build_id[32];
-    size_t build_id_bytes; /* 0: none */
-    bool has_file;         /* a matching file was found */
-    bool is_static;        /* executable without PT_INTERP and without DT_NEEDED */
+    size_t build_id_bytes;           /* 0: none */
+    bool has_file;                   /* a matching file was found */
+    bool is_static;                  /* executable without PT_INTERP and without DT_NEEDED */
     bool is_libc, is_dynamic_linker; /* by soname and tell-tale symbols */
     struct hi_range relro;           /* PT_GNU_RELRO in the target; empty: none */
     uint64_t tls_bytes, tls_align;   /* PT_TLS memory size; 0: none */
@@ -63,8 +63,8 @@ const struct module *symbols_module_at(const struct symbols *symbols, hi_addr ad
 HI_MUST_USE enum hi_code symbols_find(struct symbols *symbols, size_t module, const char *name,
                                       struct symbol *symbol, struct hi_err *err);
 /* The symbol that covers address, the innermost when several do. HI_NOT_FOUND when none. */
-HI_MUST_USE enum hi_code symbols_at(struct symbols *symbols, hi_addr address,
-                                    struct symbol *symbol, struct hi_err *err);
+HI_MUST_USE enum hi_code symbols_at(struct symbols *symbols, hi_addr address, struct symbol *symbol,
+                                    struct hi_err *err);
 /* "function+0x12", "libfoo.so.1+0x1234", or "0x..." into buffer; demangled by libiberty. */
 void symbols_describe(struct symbols *symbols, hi_addr address, char *buffer, size_t size);
 /* Only the demangled name. */

@@ -65,8 +65,8 @@ struct thread {
 };
 
 struct target_options {
-    const char *executable;     /* --exe, or NULL */
-    const char *sysroot;        /* --sysroot, or NULL */
+    const char *executable;      /* --exe, or NULL */
+    const char *sysroot;         /* --sysroot, or NULL */
     const char *debug_directory; /* --debug-dir, or NULL */
     const struct progress *progress;
 };
@@ -85,8 +85,7 @@ HI_MUST_USE enum hi_code target_open_process(struct target **target, pid_t pid,
                                              struct hi_err *err);
 /* path: a core, plain or compressed (zst, lz4, xz, gz), or a snapshot. */
 HI_MUST_USE enum hi_code target_open_core(struct target **target, const char *path,
-                                          const struct target_options *options,
-                                          struct hi_err *err);
+                                          const struct target_options *options, struct hi_err *err);
 /* Let a live process go. Idempotent; nothing to do for the others. */
 void target_release(struct target *target);
 void target_close(struct target *target); /* NULL is fine */
@@ -96,7 +95,7 @@ pid_t target_pid(const struct target *target);
 const char *target_executable(const struct target *target); /* path as the target had it; or NULL */
 const char *target_file(const struct target *target);       /* the core's path; NULL: process */
 unsigned target_page_bytes(const struct target *target);
-pid_t target_held_by(const struct target *target); /* the debugger that holds it, or 0 */
+pid_t target_held_by(const struct target *target);          /* the debugger that holds it, or 0 */
 double target_stopped_seconds(const struct target *target); /* until release; 0 for cores */
 
 size_t target_mapping_count(const struct target *target);
