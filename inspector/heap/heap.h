@@ -95,6 +95,7 @@ struct heaps {
     VECTOR(struct hi_range) metadata; /* sorted, disjoint: never scanned, never a node */
     VECTOR(struct finding) findings;  /* at most HEAPS_MAX_FINDINGS */
     uint64_t findings_dropped;
+    struct heap_totals *totals; /* one an arena; ask heap_totals(), arena_totals() */
     char unknown[256]; /* an allocator that is present and not understood, with the evidence */
 };
 
@@ -158,6 +159,7 @@ bool sink_region(struct heap_sink *sink, const struct region *region, const uint
 bool sink_chunks_begin(struct heap_sink *sink, const struct region *region);
 bool sink_chunks(struct heap_sink *sink, const struct block_chunk *chunks, size_t count);
 bool sink_chunks_end(struct heap_sink *sink);
+/* Adds to heap->metadata_bytes too. */
 bool sink_metadata(struct heap_sink *sink, hi_addr start, hi_addr end);
 HI_PRINTF(4, 5)
 bool sink_finding(struct heap_sink *sink, const char *rule, hi_addr address, const char *format,
@@ -168,9 +170,9 @@ bool sink_overlay(struct heap_sink *sink, hi_addr address, enum block_state stat
                   enum block_state *before);
 void sink_check(struct heap_sink *sink, const char *name, uint64_t reported, uint64_t walked,
                 bool agree);
-/* Totals of what was walked, after overlay: for account(). */
+/* Totals of what was walked, after overlay: for account(). arena: index in heaps->arenas. */
 struct heap_totals {
-    struct blocks_total live, free, cached;
+    struct blocks_total live, free, cached; /* in flight is live, suspect is nothing */
 };
 void heap_totals(const struct heaps *heaps, size_t heap, struct heap_totals *totals);
 void arena_totals(const struct heaps *heaps, size_t arena, struct heap_totals *totals);
@@ -178,7 +180,7 @@ const struct heaps *sink_heaps(const struct heap_sink *sink);
 
 /* Probe and walk everything. only: a reader's name or NULL (--allocator). nodes: anonymous mappings
  * to be graph nodes (roots.h); parts that heaps claim are cut out. Finds no heap: HI_OK, count 0.
- */
+ * HI_STOPPED: *heaps holds what is known. Other codes: *heaps is NULL. options may be NULL. */
 struct heaps_options {
     const char *only;
     const struct hi_range *nodes;
