@@ -3,6 +3,9 @@
 #ifndef BASE_BANNED_H
 #define BASE_BANNED_H
 
+/* Forced in before a file's own first line, so what that line would have asked for is said here. */
+#define _GNU_SOURCE
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
