@@ -1,0 +1,402 @@
+/*
+ * The format of a himalloc heap: what lies where, when it is true, and what a thread that is
+ * stopped at any instruction can leave half done. The only file that both sides include.
+ *
+ *
+ * 1. FINDING THE HEAP
+ *
+ *   a) By the ELF note in the first page of the module that holds the allocator (libhimalloc.so, or
+ *      an executable linked with libhimalloc.a): section .note.himalloc, vendor "himalloc", type
+ *      HM_NOTE_ROOT, descriptor of 8 bytes: a signed distance. Address of the descriptor itself
+ *      plus distance = address of the anchor, a pointer to the preamble; the anchor is 0 until the
+ *      first allocation. No relocation is involved, so it holds for a shared library, a PIE and a
+ *      static executable, stripped or not. A default core (coredump_filter 0x33) has that page.
+ *   b) Without it: the preamble stands at the start of a readable anonymous mapping, at a multiple
+ *      of HM_ROOT_ALIGN bytes, and says its own address in `self`.
+ *
+ *   struct hm_preamble is the only thing with offsets that are fixed for ever. It is valid when
+ *   magic is HM_MAGIC, byte_order is HM_BYTE_ORDER and self is the address it was read from (self
+ *   is the last store of the start). A major version that is not known must be refused; minor versions
+ *   only add structures and fields.
+ *
+ * 2. THE SCHEMA
+ *
+ *   preamble.schema is an array of schema_record_count records, schema_record_bytes apart (at least
+ *   sizeof(struct hm_schema_record); step by schema_record_bytes). Each names a field: structure,
+ *   field, type, offset, size of one element, count of elements, kind. A record with an empty field
+ *   name describes the structure itself: size is its stride in arrays, count the number of its
+ *   fields. Kind HM_RECORD: the type is "struct hm_NAME", embedded; look NAME up. A reader takes
+ *   every offset, size and count of sections 3 to 5 from here, and must accept structures and
+ *   fields that it does not know, in any order, with any padding. The schema and all that follows
+ *   are in writable private memory (.data or anonymous), thus in every default core.
+ *
+ * 3. WHAT THERE IS (names are structure.field)
+ *
+ *   root        one, at preamble.root. Tables: root.ranges (array of range, root.range_count),
+ *               root.arenas (array of addresses, root.arena_count), root.threads (array of
+ *               addresses, root.thread_count), root.bigs (array of big, root.big_count),
+ *               root.classes (array of class, root.class_count, index 0 is no class). An entry is
+ *               complete before the count that includes it is stored; entries never move and counts
+ *               never fall. Entries of arenas and threads are never 0 once counted.
+ *   range       reserved address space, cut in units of 1 << root.unit_shift bytes (64 KiB). Unit u
+ *               starts at range.base + (u << unit_shift). range.codes is the class map: one byte a
+ *               unit; range.units the unit records, one a unit. Only units below range.top_index
+ *               were ever used: neither map nor records need be read beyond it (memory there may
+ *               not be readable). All metadata of a range is in [mapping_start, base); blocks are
+ *               only in [base, base + (unit_count << unit_shift)).
+ *   class map   code of unit u =
+ *                 root.code_free                            free
+ *                 root.code_slab_first .. code_slab_last    part of a slab of an automatic arena,
+ *                                                           class code - code_slab_first + 1
+ *                 root.code_named_first .. code_named_last  part of a slab of a named arena,
+ *                                                           class code - code_named_first + 1
+ *                 root.code_large_head                      first unit of a large block
+ *                 root.code_large_rest                      further unit of one
+ *                 root.code_purging                         free, its pages on their way back
+ *   slab        class.slab_units consecutive units, all with the same code. unit.head of each is
+ *               the index of the first one; only the record of the first one means more. A slab is
+ *               there when the code of its first unit says so; a unit whose unit.head names a first
+ *               unit with another code (or whose own code is free) is free: a slab being made or
+ *               released. Blocks: unit.block_count of class.block_bytes each, block i at start of
+ *               the slab + i * block_bytes. unit.bitmap is the address of ceil(block_count / 64)
+ *               words; bit i % 64 of word i / 64 set = block i is free in the slab. Bits beyond
+ *               block_count are 0. unit.arena is the arena's index. unit.free_count, .next and
+ *               .prev belong to the arena and are true only while central.lock is 0.
+ *   large       a block of unit.unit_count units from its head; it starts at the start of the unit.
+ *               unit.requested_bytes as asked for, unit.usable_bytes what malloc_usable_size says
+ *               (both of the head's record). Codes of the units behind the head are not needed for
+ *               reading it: believe the head's record, cut at range.top_index. Units with
+ *               code_large_rest that no head covers are free (growing, shrinking, or going).
+ *   big         a block in a mapping of its own. Live when big.address is not 0; then
+ *               mapping_start, mapping_bytes, requested_bytes, usable_bytes, arena are true.
+ *   arena       arena.kind: 0 gone (its record is reused later), 1 automatic, 2 named (by the
+ *               program; arena.name). arena.centrals[class] is the central state of a class.
+ *   central     central.stash is the address of an array of block addresses; [0, stash_count) of it
+ *               are free ("cached"). They may belong to slabs of any automatic arena.
+ *   thread      the cache of a thread: thread.tid (0: record in no use), thread.arena, and
+ *               thread.bins[class]. Slots are 8-byte words holding block addresses, counted from
+ *               the start of the thread record itself: slot s is at address + 8 * s. Record and
+ *               slots together take thread.mapping_bytes. Free ("cached") are the slots
+ *                   [min(window.head, pend if pend is not 0), window.empty)
+ *               of each bin, and the block thread.hand if not 0. Read them whatever tid is: a
+ *               record whose thread died without our knowledge, or in a forked child, still holds
+ *               free blocks ("orphaned cache").
+ *
+ * 4. WHAT IS LIVE
+ *
+ *   A block of a slab is FREE when its bit is set, or it is in a stash, in a slot, or in a hand; it
+ *   may be in several of these at once (idempotent). Else it is LIVE. large and big: by code and by
+ *   address. This holds whenever the threads are stopped, wherever they are, but for the one block
+ *   that a thread has in its hands in malloc or free: IN FLIGHT. Its answer is the old or the new
+ *   one, never anything else, and never is there more than one a thread, with these exceptions that
+ *   the caller asked for: realloc that moves shows old and new block live for a time, then only the
+ *   new one (the old one is already free while the caller still holds the argument);
+ *   himalloc_arena_destroy frees whole slabs, one store each. A thread is inside himalloc when its
+ *   pc is in [root.text_start, root.text_end), or in libc's memcpy, memset or a syscall called from
+ *   there; the block in flight is then in its registers or on its stack.
+ *
+ * 5. ORDER OF STORES (why 4 holds). A stopped thread's earlier stores are visible to whoever reads
+ *   its memory, so program order of stores is enough; compiler barriers stand between them.
+ *
+ *     malloc      load slot[head]; head + 1 (from here on live)
+ *     free        slot[head - 1] = block; head - 1 (from here on free)
+ *     fill        write slots below head; pend = lowest slot; then clear the bits, or lower
+ *                 stash_count; (again for the next word of a bitmap;) then head = pend + 1 (the
+ *                 first one is live: it is the caller's), then pend = 0
+ *     flush       set the bits, or write the stash and raise stash_count (free twice); move the
+ *                 remaining slots upward, from the high end on; then head
+ *     grow bin    copy the slots to a new place, then {head, empty} in one 8-byte store
+ *     exchange    hand = slot[i]; slot[i] = slot[j]; slot[j] = hand; hand = 0
+ *     no cache    (named arenas, threads that are ending, check:full) malloc: clear the bit, or
+ *                 lower stash_count; free: set the bit
+ *     new slab    record and bitmap complete, codes of the further units, then code of the first
+ *     release     (all blocks free) code of the first unit = free, then of the others
+ *     new large   record complete, codes of the further units, then code of the head (live)
+ *     free large  code of the head = free, then of the others
+ *     grow        codes of the new units, then usable_bytes, unit_count, requested_bytes
+ *     shrink      requested_bytes, unit_count, usable_bytes, then codes of the units given up
+ *     big         all other fields, then address (live); free: address = 0, then munmap
+ *     new record  (arena, thread, range) complete, then table entry, then count
+ *     thread end  flush of every bin as above, then tid = 0
+ *   In a forked child the records of threads that are gone keep the parent's tids until the child
+ *   first needs central state; then their blocks go home to the bitmaps, as in flush.
+ *
+ * 6. DAMAGE. Nothing here is to be trusted: the program may have written over it. Facts that agree
+ *   in a sound heap: unit.class_index = class of the code; unit.head = own index for a first unit;
+ *   block_count = class.block_count; every slot and stash entry is the start of a block of its
+ *   class in an automatic slab; heads of large blocks do not overlap; unit_count reaches no further
+ *   than top_index; counts stay below the capacities in root. A lock is 0 or the tid of its holder
+ *   (bit 31: somebody waits).
+ */
+#ifndef HIMALLOC_FORMAT_H
+#define HIMALLOC_FORMAT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    HM_MAJOR      = 1,
+    HM_MINOR      = 0,
+    HM_NOTE_ROOT  = 1,
+    HM_ROOT_ALIGN = 65536,
+};
+#define HM_MAGIC      "himalloc heap 1"
+#define HM_BYTE_ORDER 0x01020304u
+
+/*
+ *   OFFSET SIZE  struct hm_preamble
+ *        0   16  magic                 HM_MAGIC with its terminating 0
+ *       16    4  byte_order            HM_BYTE_ORDER as this machine stores it
+ *       20    4  pointer_bytes         8
+ *       24    4  major
+ *       28    4  minor
+ *       32    8  self                  address of this preamble; stored last
+ *       40    8  root                  address of structure root
+ *       48    8  schema                address of the first schema record
+ *       56    4  schema_record_bytes   distance from one to the next
+ *       60    4  schema_record_count
+ *       64    4  structure_count       schema records with an empty field name
+ *       68    4  preamble_bytes        sizeof(struct hm_preamble) of the writer
+ */
+struct hm_preamble {
+    char magic[16];
+    uint32_t byte_order;
+    uint32_t pointer_bytes;
+    uint32_t major;
+    uint32_t minor;
+    uint64_t self;
+    uint64_t root;
+    uint64_t schema;
+    uint32_t schema_record_bytes;
+    uint32_t schema_record_count;
+    uint32_t structure_count;
+    uint32_t preamble_bytes;
+};
+_Static_assert(offsetof(struct hm_preamble, byte_order) == 16, "preamble");
+_Static_assert(offsetof(struct hm_preamble, major) == 24, "preamble");
+_Static_assert(offsetof(struct hm_preamble, self) == 32, "preamble");
+_Static_assert(offsetof(struct hm_preamble, schema) == 48, "preamble");
+_Static_assert(offsetof(struct hm_preamble, structure_count) == 64, "preamble");
+_Static_assert(sizeof(struct hm_preamble) == 72, "preamble");
+
+/*
+ *   OFFSET SIZE  struct hm_schema_record
+ *        0   16  structure  name, 0-padded
+ *       16   24  field      name; empty: the structure itself
+ *       40   24  type       as in C: "uint32_t", "struct hm_bin", ...; empty for the structure
+ *       64    4  offset     bytes from the start of the structure
+ *       68    4  size       bytes of one element
+ *       72    4  count      elements; of the structure itself: fields
+ *       76    4  kind       enum hm_kind
+ */
+struct hm_schema_record {
+    char structure[16];
+    char field[24];
+    char type[24];
+    uint32_t offset;
+    uint32_t size;
+    uint32_t count;
+    uint32_t kind;
+};
+_Static_assert(offsetof(struct hm_schema_record, field) == 16, "schema");
+_Static_assert(offsetof(struct hm_schema_record, type) == 40, "schema");
+_Static_assert(offsetof(struct hm_schema_record, offset) == 64, "schema");
+_Static_assert(sizeof(struct hm_schema_record) == 80, "schema");
+
+enum hm_kind {
+    HM_STRUCTURE = 0, /* the structure itself */
+    HM_UINT      = 1, /* unsigned number */
+    HM_ADDRESS   = 2, /* unsigned number that is an address in the process, 0: none */
+    HM_TEXT      = 3, /* count bytes of text, 0-padded */
+    HM_RECORD    = 4, /* embedded structure */
+};
+
+enum {
+    HM_CLASS_SLOTS     = 73, /* classes 1..72; index 0 is no class */
+    HM_RANGE_CAPACITY  = 64,
+    HM_ARENA_CAPACITY  = 256,
+    HM_THREAD_CAPACITY = 65536,
+    HM_BIG_CAPACITY    = 16384,
+};
+
+enum hm_arena_kind { HM_ARENA_GONE = 0, HM_ARENA_AUTOMATIC = 1, HM_ARENA_NAMED = 2 };
+
+/*
+ * The lists. One field a line: F(kind, type, name) for one element, A(kind, type, name, count) for
+ * several. The structures and the schema are both made from them, so neither can drift; lines may
+ * change places or gain neighbours without a reader noticing.
+ */
+/* clang-format off */
+
+/* {head, empty} of a bin: slots [head, empty) are cached. Together so that one store moves both. */
+#define HM_WINDOW_FIELDS(F, A)                                                                     \
+    F(UINT, uint32_t, head)                                                                        \
+    F(UINT, uint32_t, empty)                                                                       \
+    /* end */
+
+/* A thread's cache of one class. `full` is where head may go down to; only its thread needs it. */
+#define HM_BIN_FIELDS(F, A)                                                                        \
+    F(RECORD, struct hm_window, window)                                                            \
+    F(UINT, uint32_t, full)                                                                        \
+    F(UINT, uint32_t, pend)                                                                        \
+    /* end */
+
+/* From slots_used on the words of the mapping are not yet given to any bin. */
+#define HM_THREAD_FIELDS(F, A)                                                                     \
+    F(UINT, uint32_t, tid)                                                                         \
+    F(UINT, uint32_t, arena)                                                                       \
+    F(UINT, uint32_t, slots_used)                                                                  \
+    F(UINT, uint32_t, slow_count)                                                                  \
+    F(ADDRESS, uint64_t, hand)                                                                     \
+    F(UINT, uint64_t, mapping_bytes)                                                               \
+    A(RECORD, struct hm_bin, bins, HM_CLASS_SLOTS)                                                 \
+    A(UINT, uint8_t, misses, HM_CLASS_SLOTS)                                                       \
+    /* end */
+
+/* Slabs with free blocks: list by unit.next/.prev, entries (range index << 32 | unit index) + 1. */
+#define HM_CENTRAL_FIELDS(F, A)                                                                    \
+    F(UINT, uint32_t, lock)                                                                        \
+    F(UINT, uint32_t, stash_count)                                                                 \
+    F(UINT, uint32_t, stash_capacity)                                                              \
+    F(UINT, uint32_t, stash_low)                                                                   \
+    F(ADDRESS, uint64_t, stash)                                                                    \
+    F(UINT, uint64_t, partial_first)                                                               \
+    F(UINT, uint64_t, partial_last)                                                                \
+    F(UINT, uint64_t, slab_count)                                                                  \
+    F(UINT, uint64_t, free_count)                                                                  \
+    F(UINT, uint64_t, fill_count)                                                                  \
+    /* end */
+
+#define HM_ARENA_FIELDS(F, A)                                                                      \
+    F(UINT, uint32_t, index)                                                                       \
+    F(UINT, uint32_t, kind)                                                                        \
+    F(UINT, uint32_t, thread_count)                                                                \
+    F(UINT, uint32_t, meets)                                                                       \
+    F(UINT, uint64_t, large_units)                                                                 \
+    A(TEXT, char, name, 32)                                                                        \
+    A(RECORD, struct hm_central, centrals, HM_CLASS_SLOTS)                                         \
+    /* end */
+
+/* Of a slab (first unit), of a large block (head), or of a run of free units (first and last). */
+#define HM_UNIT_FIELDS(F, A)                                                                       \
+    F(UINT, uint32_t, head)                                                                        \
+    F(UINT, uint32_t, unit_count)                                                                  \
+    F(UINT, uint16_t, arena)                                                                       \
+    F(UINT, uint16_t, class_index)                                                                 \
+    F(UINT, uint32_t, block_count)                                                                 \
+    F(UINT, uint32_t, free_count)                                                                  \
+    F(UINT, uint32_t, listed)                                                                      \
+    F(ADDRESS, uint64_t, bitmap)                                                                   \
+    F(UINT, uint64_t, next)                                                                        \
+    F(UINT, uint64_t, prev)                                                                        \
+    F(UINT, uint64_t, requested_bytes)                                                             \
+    F(UINT, uint64_t, usable_bytes)                                                                \
+    /* end */
+
+/* ages: one byte a unit; 0 = the pages are known to be zero, else when the unit was last in use. */
+#define HM_RANGE_FIELDS(F, A)                                                                      \
+    F(ADDRESS, uint64_t, base)                                                                     \
+    F(UINT, uint64_t, unit_count)                                                                  \
+    F(UINT, uint64_t, top_index)                                                                   \
+    F(UINT, uint64_t, committed_units)                                                             \
+    F(UINT, uint64_t, described_units)                                                             \
+    F(ADDRESS, uint64_t, codes)                                                                    \
+    F(ADDRESS, uint64_t, ages)                                                                     \
+    F(ADDRESS, uint64_t, units)                                                                    \
+    F(ADDRESS, uint64_t, bitmaps)                                                                  \
+    F(ADDRESS, uint64_t, mapping_start)                                                            \
+    F(UINT, uint64_t, mapping_bytes)                                                               \
+    /* end */
+
+#define HM_BIG_FIELDS(F, A)                                                                        \
+    F(ADDRESS, uint64_t, address)                                                                  \
+    F(ADDRESS, uint64_t, mapping_start)                                                            \
+    F(UINT, uint64_t, mapping_bytes)                                                               \
+    F(UINT, uint64_t, requested_bytes)                                                             \
+    F(UINT, uint64_t, usable_bytes)                                                                \
+    F(UINT, uint64_t, arena)                                                                       \
+    /* end */
+
+/* reciprocal: offset in slab * reciprocal >> 32 = block index, exact for every offset in a slab. */
+#define HM_CLASS_FIELDS(F, A)                                                                      \
+    F(UINT, uint32_t, block_bytes)                                                                 \
+    F(UINT, uint32_t, block_count)                                                                 \
+    F(UINT, uint32_t, slab_units)                                                                  \
+    F(UINT, uint32_t, reciprocal)                                                                  \
+    /* end */
+
+#define HM_ROOT_FIELDS(F, A)                                                                       \
+    A(TEXT, char, version, 16)                                                                     \
+    F(UINT, uint32_t, unit_shift)                                                                  \
+    F(UINT, uint32_t, class_count)                                                                 \
+    F(UINT, uint32_t, code_free)                                                                   \
+    F(UINT, uint32_t, code_slab_first)                                                             \
+    F(UINT, uint32_t, code_slab_last)                                                              \
+    F(UINT, uint32_t, code_named_first)                                                            \
+    F(UINT, uint32_t, code_named_last)                                                             \
+    F(UINT, uint32_t, code_large_head)                                                             \
+    F(UINT, uint32_t, code_large_rest)                                                             \
+    F(UINT, uint32_t, code_purging)                                                                \
+    F(UINT, uint32_t, range_count)                                                                 \
+    F(UINT, uint32_t, range_capacity)                                                              \
+    F(UINT, uint32_t, arena_count)                                                                 \
+    F(UINT, uint32_t, arena_capacity)                                                              \
+    F(UINT, uint32_t, thread_count)                                                                \
+    F(UINT, uint32_t, thread_capacity)                                                             \
+    F(UINT, uint32_t, big_count)                                                                   \
+    F(UINT, uint32_t, big_capacity)                                                                \
+    F(ADDRESS, uint64_t, ranges)                                                                   \
+    F(ADDRESS, uint64_t, arenas)                                                                   \
+    F(ADDRESS, uint64_t, threads)                                                                  \
+    F(ADDRESS, uint64_t, bigs)                                                                     \
+    F(ADDRESS, uint64_t, classes)                                                                  \
+    F(ADDRESS, uint64_t, text_start)                                                               \
+    F(ADDRESS, uint64_t, text_end)                                                                 \
+    F(UINT, uint32_t, registry_lock)                                                               \
+    F(UINT, uint32_t, span_lock)                                                                   \
+    F(UINT, uint32_t, helper_tid)                                                                  \
+    F(UINT, uint32_t, check_mode)                                                                  \
+    F(UINT, uint64_t, free_units)                                                                  \
+    F(UINT, uint64_t, dirty_units)                                                                 \
+    /* end */
+
+/* clang-format on */
+
+/* In an order in which what is embedded comes before what embeds it. */
+#define HM_STRUCTURES(S)                                                                           \
+    S(window, HM_WINDOW_FIELDS)                                                                    \
+    S(bin, HM_BIN_FIELDS)                                                                          \
+    S(thread, HM_THREAD_FIELDS)                                                                    \
+    S(central, HM_CENTRAL_FIELDS)                                                                  \
+    S(arena, HM_ARENA_FIELDS)                                                                      \
+    S(unit, HM_UNIT_FIELDS)                                                                        \
+    S(range, HM_RANGE_FIELDS)                                                                      \
+    S(big, HM_BIG_FIELDS)                                                                          \
+    S(class, HM_CLASS_FIELDS)                                                                      \
+    S(root, HM_ROOT_FIELDS)
+
+#ifdef HM_DEFINE_STRUCTURES
+/* Only the allocator defines them: to a reader they are names in the schema. */
+#define HM_MEMBER(kind, type, name)              type name;
+#define HM_MEMBER_ARRAY(kind, type, name, count) type name[count];
+#define HM_STRUCT(name, FIELDS)                                                                    \
+    struct hm_##name {                                                                             \
+        FIELDS(HM_MEMBER, HM_MEMBER_ARRAY)                                                         \
+    };
+HM_STRUCTURES(HM_STRUCT)
+#undef HM_MEMBER
+#undef HM_MEMBER_ARRAY
+#undef HM_STRUCT
+
+#ifndef HM_LAYOUT_VARIANT /* set by the test that shuffles and pads the lists */
+_Static_assert(sizeof(struct hm_window) == 8, "one store moves a bin");
+_Static_assert(sizeof(struct hm_bin) == 16, "four bins a cache line");
+_Static_assert(sizeof(struct hm_unit) == 64, "one cache line a unit");
+_Static_assert(sizeof(struct hm_central) == 64, "one cache line a class");
+_Static_assert(sizeof(struct hm_class) == 16, "class");
+_Static_assert(sizeof(struct hm_range) == 88, "range");
+_Static_assert(sizeof(struct hm_big) == 48, "big");
+#endif
+#endif
+
+#endif
