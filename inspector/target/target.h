@@ -130,6 +130,10 @@ const void *target_view(struct target *target, hi_addr address, size_t *bytes);
  * pagemap; p_filesz) and missing ones. false: none. Never longer than needed to be useful: callers
  * loop. Ranges are page aligned but for from and end. */
 bool target_next_content(struct target *target, hi_addr from, hi_addr end, struct hi_range *range);
+/* The same, up to capacity ranges at once, in order: cheaper where memory is sparse. Fewer than
+ * capacity (also none): there are no more before end; else go on from the end of the last. */
+size_t target_contents(struct target *target, hi_addr from, hi_addr end, struct hi_range *ranges,
+                       size_t capacity);
 
 /* Is everything there that should be? Missing ranges (in address order), and bytes in all. */
 bool target_complete(const struct target *target);
