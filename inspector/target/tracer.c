@@ -1,0 +1,361 @@
+/*
+ * Stopping a process that goes on creating and ending threads.
+ *
+ * A pass lists /proc/PID/task, seizes and interrupts every thread not known yet, then waits for
+ * all of them. A thread that was not yet stopped may create another one, so passes go on until one
+ * finds nothing new: then every thread of the list is stopped and none is left to create more.
+ *
+ * What a wait can bring:
+ *   event stop         what we asked for (also of a process that was stopped by a signal before:
+ *                      it stays stopped for everybody else after the release)
+ *   signal stop        a signal came first; it is handed on by the detach, so it is not lost
+ *   ended              the thread is gone
+ *   nothing in time    it sleeps in the kernel where no signal gets at it (state D: a disk that
+ *                      does not answer, the parent in vfork). It can't touch its memory as long as
+ *                      it does, so we go on without its registers; SP and PC come from /proc.
+ *
+ * Such a thread stays seized and would stop when it wakes up, were we not to let go: the end of
+ * the tracing thread does that.
+ */
+#include "target/tracer.h"
+
+#include "target/proc.h"
+#include "target/refusal.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    PASS_LIMIT = 100,
+    WAIT_SPINS = 64,
+    WAIT_STEP_NS = 50 * 1000,
+    WAIT_LIMIT_MS = 2000,
+    VECTOR_STATE_MAX_BYTES = 64 * 1024,
+};
+
+enum traced_state { TRACED_RUNNING, TRACED_STOPPED, TRACED_ENDED, TRACED_ASLEEP };
+
+struct traced {
+    pid_t tid;
+    enum traced_state state;
+    int signal; /* to be handed on */
+};
+
+struct tracer {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool is_stopped, wants_release; /* under lock */
+    struct target *target;          /* used until is_stopped only */
+    pid_t pid;
+    VECTOR(struct traced) traced; /* in order of tid */
+    enum hi_code code;
+    struct hi_err err;
+    struct timespec stopped_at;
+    double stopped_seconds;
+    unsigned char vector_state[VECTOR_STATE_MAX_BYTES];
+};
+
+static double seconds_since(const struct timespec *start)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)(now.tv_sec - start->tv_sec) + 1e-9 * (double)(now.tv_nsec - start->tv_nsec);
+}
+
+/* ---- the list of traced threads ---- */
+
+static size_t traced_position(const struct tracer *tracer, pid_t tid)
+{
+    size_t low = 0, high = tracer->traced.count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (tracer->traced.items[middle].tid < tid)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static bool is_known(const struct tracer *tracer, pid_t tid)
+{
+    size_t index = traced_position(tracer, tid);
+    return index < tracer->traced.count && tracer->traced.items[index].tid == tid;
+}
+
+static bool add_traced(struct tracer *tracer, pid_t tid, enum traced_state state)
+{
+    size_t index = traced_position(tracer, tid);
+    if (!VECTOR_PUSH(&tracer->traced))
+        return false;
+    struct traced *items = tracer->traced.items;
+    memmove(items + index + 1, items + index, (tracer->traced.count - 1 - index) * sizeof *items);
+    items[index] = (struct traced){.tid = tid, .state = state};
+    return true;
+}
+
+/* ---- stopping ---- */
+
+static bool has_ended(pid_t pid, pid_t tid)
+{
+    struct proc_status status;
+    if (!proc_read_thread_status(pid, tid, &status))
+        return true;
+    return status.state == 'Z' || status.state == 'X';
+}
+
+static enum hi_code seize(struct tracer *tracer, pid_t tid)
+{
+    enum traced_state state = TRACED_RUNNING;
+    if (ptrace(PTRACE_SEIZE, tid, NULL, NULL) != 0) {
+        int error = errno;
+        if (error != ESRCH && !has_ended(tracer->pid, tid))
+            return refusal_explain(tracer->pid, error, &tracer->err);
+        state = TRACED_ENDED;
+    }
+    if (!add_traced(tracer, tid, state))
+        return hi_no_memory(&tracer->err);
+    /* ESRCH: it has just ended; the wait will tell */
+    if (state == TRACED_RUNNING)
+        (void)ptrace(PTRACE_INTERRUPT, tid, NULL, NULL);
+    return HI_OK;
+}
+
+static void note_wait_status(struct traced *traced, int status)
+{
+    if (!WIFSTOPPED(status)) {
+        traced->state = TRACED_ENDED;
+        return;
+    }
+    traced->state = TRACED_STOPPED;
+    bool is_event = status >> 16 != 0;
+    traced->signal = is_event ? 0 : WSTOPSIG(status);
+}
+
+/* True: traced is settled. */
+static bool wait_once(struct traced *traced)
+{
+    int status;
+    pid_t got = waitpid(traced->tid, &status, __WALL | WNOHANG);
+    if (got == traced->tid)
+        note_wait_status(traced, status);
+    else if (got < 0 && errno != EINTR)
+        traced->state = TRACED_ENDED;
+    return traced->state != TRACED_RUNNING;
+}
+
+/* until: the time when all threads of a pass should have stopped */
+static void wait_for_stop(struct traced *traced, const struct timespec *pass_start)
+{
+    const struct timespec step = {.tv_nsec = WAIT_STEP_NS};
+    for (int spin = 0; !wait_once(traced); spin++) {
+        if (spin < WAIT_SPINS)
+            sched_yield();
+        else
+            nanosleep(&step, NULL);
+        if (spin >= WAIT_SPINS && seconds_since(pass_start) * 1000 > WAIT_LIMIT_MS) {
+            traced->state = TRACED_ASLEEP;
+            return;
+        }
+    }
+}
+
+static enum hi_code stop_pass(struct tracer *tracer, pid_vector *tids, size_t *new_count)
+{
+    struct timespec start;
+    enum hi_code code = proc_list_threads(tracer->pid, tids, &tracer->err);
+    *new_count = 0;
+    for (size_t i = 0; code == HI_OK && i < tids->count; i++)
+        if (!is_known(tracer, tids->items[i])) {
+            code = seize(tracer, tids->items[i]);
+            ++*new_count;
+        }
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    for (size_t i = 0; code == HI_OK && i < tracer->traced.count; i++)
+        if (tracer->traced.items[i].state == TRACED_RUNNING)
+            wait_for_stop(&tracer->traced.items[i], &start);
+    return code;
+}
+
+static enum hi_code stop_all(struct tracer *tracer)
+{
+    pid_vector tids = {0};
+    enum hi_code code = HI_OK;
+    size_t new_count = 1;
+    clock_gettime(CLOCK_MONOTONIC, &tracer->stopped_at);
+    for (int pass = 0; code == HI_OK && new_count; pass++) {
+        if (pass == PASS_LIMIT)
+            code = hi_fail(&tracer->err, HI_REFUSED,
+                           "process %d creates threads faster than they can be stopped; try again",
+                           (int)tracer->pid);
+        else
+            code = stop_pass(tracer, &tids, &new_count);
+    }
+    VECTOR_FREE(&tids);
+    return code;
+}
+
+/* ---- registers ---- */
+
+static void *copy_bytes(const void *bytes, size_t count)
+{
+    void *copy = malloc(count);
+    if (copy)
+        memcpy(copy, bytes, count);
+    return copy;
+}
+
+static void read_vector_state(struct tracer *tracer, struct thread *thread)
+{
+    static const unsigned notes[] = {NT_X86_XSTATE, NT_PRFPREG};
+    for (size_t i = 0; i < sizeof notes / sizeof *notes; i++) {
+        struct iovec vector = {tracer->vector_state, sizeof tracer->vector_state};
+        if (ptrace(PTRACE_GETREGSET, thread->tid, (void *)(uintptr_t)notes[i], &vector) == 0 &&
+            vector.iov_len) {
+            thread->vector_state = copy_bytes(tracer->vector_state, vector.iov_len);
+            thread->vector_state_bytes = thread->vector_state ? vector.iov_len : 0;
+            return;
+        }
+    }
+}
+
+static enum hi_code read_registers(struct tracer *tracer, struct thread *thread)
+{
+    uint64_t registers[THREAD_REGISTER_COUNT] = {0};
+    struct iovec vector = {registers, sizeof registers};
+    if (ptrace(PTRACE_GETREGSET, thread->tid, (void *)(uintptr_t)NT_PRSTATUS, &vector) != 0)
+        return HI_OK; /* killed meanwhile: has_registers stays false */
+    if (vector.iov_len != sizeof registers || registers[REGISTER_CS] == 0x23)
+        return hi_fail(&tracer->err, HI_UNSUPPORTED,
+                       "process %d runs 32-bit code; only 64-bit programs can be inspected",
+                       (int)tracer->pid);
+    thread_set_registers(thread, registers);
+    read_vector_state(tracer, thread);
+    return HI_OK;
+}
+
+static enum hi_code collect_thread(struct tracer *tracer, const struct traced *traced)
+{
+    struct target *target = tracer->target;
+    struct thread *thread = VECTOR_PUSH(&target->threads);
+    if (!thread)
+        return hi_no_memory(&tracer->err);
+    thread->tid = traced->tid;
+    proc_read_thread_name(tracer->pid, traced->tid, thread->name, sizeof thread->name);
+    if (traced->state == TRACED_STOPPED)
+        return read_registers(tracer, thread);
+    proc_read_position(tracer->pid, traced->tid, &thread->pc, &thread->sp);
+    target->incomplete = true;
+    target_add_note(target,
+                    "thread %d sleeps in the kernel and could not be stopped; of its registers "
+                    "only SP and PC are known",
+                    (int)traced->tid);
+    return HI_OK;
+}
+
+static enum hi_code collect_threads(struct tracer *tracer)
+{
+    enum hi_code code = HI_OK;
+    for (size_t i = 0; code == HI_OK && i < tracer->traced.count; i++)
+        if (tracer->traced.items[i].state != TRACED_ENDED)
+            code = collect_thread(tracer, &tracer->traced.items[i]);
+    if (code == HI_OK && tracer->target->threads.count == 0)
+        code = hi_fail(&tracer->err, HI_REFUSED, "process %d ended while it was being stopped",
+                       (int)tracer->pid);
+    return code;
+}
+
+/* ---- the tracing thread ---- */
+
+static void detach_all(struct tracer *tracer)
+{
+    for (size_t i = 0; i < tracer->traced.count; i++) {
+        const struct traced *traced = &tracer->traced.items[i];
+        if (traced->state == TRACED_STOPPED)
+            (void)ptrace(PTRACE_DETACH, traced->tid, NULL, (void *)(intptr_t)traced->signal);
+    }
+    tracer->stopped_seconds = seconds_since(&tracer->stopped_at);
+}
+
+static void *tracer_main(void *context)
+{
+    struct tracer *tracer = context;
+    enum hi_code code = stop_all(tracer);
+    if (code == HI_OK)
+        code = collect_threads(tracer);
+    pthread_mutex_lock(&tracer->lock);
+    tracer->code = code;
+    tracer->is_stopped = true;
+    pthread_cond_broadcast(&tracer->changed);
+    while (code == HI_OK && !tracer->wants_release)
+        pthread_cond_wait(&tracer->changed, &tracer->lock);
+    pthread_mutex_unlock(&tracer->lock);
+    detach_all(tracer);
+    return NULL;
+}
+
+/* The thread takes no signals: SIGINT is for the one that runs main. */
+static int start_thread(struct tracer *tracer)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&tracer->thread, NULL, tracer_main, tracer);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error;
+}
+
+double tracer_release(struct tracer *tracer)
+{
+    if (!tracer)
+        return 0;
+    pthread_mutex_lock(&tracer->lock);
+    tracer->wants_release = true;
+    pthread_cond_broadcast(&tracer->changed);
+    pthread_mutex_unlock(&tracer->lock);
+    pthread_join(tracer->thread, NULL);
+    double seconds = tracer->stopped_seconds;
+    pthread_mutex_destroy(&tracer->lock);
+    pthread_cond_destroy(&tracer->changed);
+    VECTOR_FREE(&tracer->traced);
+    free(tracer);
+    return seconds;
+}
+
+enum hi_code tracer_stop(struct tracer **made, struct target *target, struct hi_err *err)
+{
+    *made = NULL;
+    struct tracer *tracer = calloc(1, sizeof *tracer);
+    if (!tracer)
+        return hi_no_memory(err);
+    tracer->target = target;
+    tracer->pid = target->pid;
+    pthread_mutex_init(&tracer->lock, NULL);
+    pthread_cond_init(&tracer->changed, NULL);
+    int error = start_thread(tracer);
+    if (error) {
+        free(tracer);
+        return hi_fail(err, HI_SYSTEM, "cannot start a thread: %s", strerror(error));
+    }
+    pthread_mutex_lock(&tracer->lock);
+    while (!tracer->is_stopped)
+        pthread_cond_wait(&tracer->changed, &tracer->lock);
+    pthread_mutex_unlock(&tracer->lock);
+    enum hi_code code = tracer->code;
+    if (code == HI_OK) {
+        *made = tracer;
+        return HI_OK;
+    }
+    if (err)
+        *err = tracer->err;
+    tracer_release(tracer);
+    return code;
+}

@@ -1,0 +1,390 @@
+/*
+ * Live processes: a child fills memory that it knows, the parent reads it through a target.
+ * The layout lies in a shared page, so that what is compared comes from the child itself.
+ */
+#include "target/backend.h"
+#include "unit/tap.h"
+#include "unit/target_child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static struct target *open_live(pid_t pid)
+{
+    struct hi_err err = {0};
+    struct target *target = NULL;
+    enum hi_code code = target_open_process(&target, pid, NULL, &err);
+    if (!ok(code == HI_OK, "process opens"))
+        printf("#   %s\n", err.message);
+    return target;
+}
+
+static void test_memory(struct child *child)
+{
+    struct target *target = open_live(child->pid);
+    if (!target)
+        return;
+    ok(target_kind(target) == TARGET_PROCESS && target_pid(target) == child->pid, "kind and pid");
+    ok(target_complete(target), "complete");
+    child_check_memory(child, target, CHILD_LIVE);
+    child_check_registers(child, target);
+    char path[4096];
+    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+    path[length > 0 ? length : 0] = 0;
+    is_text(target_executable(target), path, "executable");
+    uint64_t entry;
+    ok(target_auxv(target, 25, &entry), "AT_RANDOM is there");
+    target_release(target);
+    ok(target_stopped_seconds(target) > 0, "stopped for a while");
+    char byte;
+    struct hi_err err;
+    ok(target_read(target, child->layout->anonymous, &byte, 1, &err) == HI_FAULT &&
+           strstr(err.message, "was let go"),
+       "no reading after release");
+    target_close(target);
+}
+
+static void test_untouched_stays_untouched(struct child *child)
+{
+    struct target *target = open_live(child->pid);
+    struct hi_range ranges[8];
+    hi_addr start = child->layout->sparse, end = start + CHILD_SPARSE_PAGES * 4096ULL;
+    size_t count = target_contents(target, start, end, ranges, 8);
+    is_u64(count, 2, "sparse mapping: two ranges");
+    is_u64(ranges[0].start, start + 3 * 4096, "first starts at page 3");
+    is_u64(ranges[0].end, start + 5 * 4096, "and has two pages");
+    is_u64(ranges[1].start, start + 700 * 4096, "second at page 700");
+    struct hi_range one;
+    ok(target_next_content(target, start + 4 * 4096 + 100, end, &one) &&
+           one.start == start + 4 * 4096 + 100 && one.end == start + 5 * 4096,
+       "a start in the middle of a page stays");
+    ok(!target_next_content(target, start + 701 * 4096, end, &one), "nothing behind the last");
+    target_close(target);
+}
+
+static void test_two_scans_agree(struct child *child)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/pagemap", (int)child->pid);
+    int pagemap = open(path, O_RDONLY);
+    enum { CAPACITY = 4096 };
+    static struct hi_range a[CAPACITY], b[CAPACITY];
+    size_t a_count = 0, b_count = 0;
+    hi_addr start = child->layout->comb, end = start + CHILD_COMB_PAGES * 4096ULL;
+    ok(content_by_pagemap(pagemap, start, end, 4096, b, CAPACITY, &b_count), "pagemap is read");
+    is_u64(b_count, CHILD_COMB_PAGES / 2, "every other page has content");
+    if (content_by_ioctl(pagemap, start, end, a, CAPACITY, &a_count)) {
+        is_u64(a_count, b_count, "PAGEMAP_SCAN finds as many runs");
+        ok(memcmp(a, b, b_count * sizeof *a) == 0, "and the same");
+    } else {
+        ok(true, "PAGEMAP_SCAN # SKIP this kernel has none");
+    }
+    /* one by one, as target_next_content does */
+    size_t steps = 0;
+    hi_addr from = start;
+    for (struct hi_range range; from < end && steps < CAPACITY; steps++, from = range.end) {
+        size_t got = 0;
+        if (!content_scan(pagemap, from, end, 4096, &range, 1, &got) || !got)
+            break;
+    }
+    is_u64(steps, CHILD_COMB_PAGES / 2, "one range a call finds them all");
+    close(pagemap);
+}
+
+static uint64_t pss_bytes(pid_t pid)
+{
+    char *text = proc_read_file(pid, "smaps_rollup", NULL);
+    const char *line = text ? strstr(text, "\nPss:") : NULL;
+    uint64_t bytes = line ? strtoull(line + 5, NULL, 10) * 1024 : 0;
+    free(text);
+    return bytes;
+}
+
+/* Parent and child share 32 MiB copy-on-write: reading must not part them. */
+static void test_shared_pages_stay_shared(void)
+{
+    enum { BYTES = 32 << 20 };
+    char *shared = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memset(shared, 7, BYTES);
+    struct child child;
+    child_start(&child, 0);
+    uint64_t before = pss_bytes(child.pid);
+    struct target *target = open_live(child.pid);
+    char *copy = malloc(BYTES);
+    ok(target_read(target, (hi_addr)(uintptr_t)shared, copy, BYTES, NULL) == HI_OK &&
+           memcmp(copy, shared, BYTES) == 0,
+       "shared pages are read");
+    uint64_t after = pss_bytes(child.pid);
+    ok(after < before + (BYTES >> 4), "and are still shared");
+    printf("#   Pss %" PRIu64 " -> %" PRIu64 "\n", before, after);
+    free(copy);
+    target_close(target);
+    child_end(&child);
+    munmap(shared, BYTES);
+}
+
+static void test_many_threads(void)
+{
+    struct child child;
+    child_start(&child, 1000);
+    struct target *target = open_live(child.pid);
+    if (target) {
+        is_u64(target_thread_count(target), 1001, "a thousand and one threads");
+        size_t with_registers = 0, in_order = 0;
+        for (size_t i = 0; i < target_thread_count(target); i++) {
+            const struct thread *thread = target_thread(target, i);
+            with_registers += thread->has_registers && target_mapping_at(target, thread->sp);
+            in_order += i == 0 || thread->tid > target_thread(target, i - 1)->tid;
+        }
+        is_u64(with_registers, 1001, "each with a stack pointer into a mapping");
+        is_u64(in_order, 1001, "in order of their ids");
+        target_release(target);
+        printf("#   stopped for %.1f ms\n", 1000 * target_stopped_seconds(target));
+    }
+    target_close(target);
+    ok(child_still_runs(&child), "and they run on");
+    child_end(&child);
+}
+
+/* Threads come and go while we stop them. */
+static void test_churning_threads(void)
+{
+    struct child child;
+    child_start_churn(&child);
+    int good = 0;
+    for (int round = 0; round < 20; round++) {
+        struct target *target = NULL;
+        if (target_open_process(&target, child.pid, NULL, NULL) != HI_OK)
+            continue;
+        uint64_t first = 0, second = 1;
+        bool read = target_read_u64(target, child.layout->counter, &first, NULL) == HI_OK;
+        usleep(500);
+        read = read && target_read_u64(target, child.layout->counter, &second, NULL) == HI_OK;
+        good += read && first == second;
+        target_close(target);
+    }
+    is_u64((uint64_t)good, 20, "nothing moves while a churning process is stopped");
+    ok(child_still_runs(&child), "and it runs on");
+    child_end(&child);
+}
+
+/* The inspector is killed while it holds the target: the kernel lets the target go. */
+static void test_killed_inspector(void)
+{
+    struct child child;
+    int pipe_ends[2];
+    child_start_churn(&child);
+    if (pipe(pipe_ends) != 0)
+        return;
+    pid_t inspector = fork();
+    if (inspector == 0) {
+        struct target *target = NULL;
+        char answer = target_open_process(&target, child.pid, NULL, NULL) == HI_OK ? 'y' : 'n';
+        (void)!write(pipe_ends[1], &answer, 1);
+        for (;;)
+            pause();
+    }
+    char answer = 0;
+    ok(read(pipe_ends[0], &answer, 1) == 1 && answer == 'y', "a helper holds the target");
+    ok(!child_still_runs(&child), "it stands still");
+    kill(inspector, SIGKILL);
+    waitpid(inspector, NULL, 0);
+    ok(child_still_runs(&child), "the helper is killed: it runs on");
+    close(pipe_ends[0]);
+    close(pipe_ends[1]);
+    child_end(&child);
+}
+
+/* A signal that arrives at the same moment is neither lost nor doubled. */
+static void test_signals_survive(void)
+{
+    struct child child;
+    child_start_churn(&child);
+    for (int i = 0; i < 50; i++) {
+        struct target *target = NULL;
+        uint64_t before = child.layout->signals;
+        kill(child.pid, SIGUSR1);
+        if (target_open_process(&target, child.pid, NULL, NULL) == HI_OK)
+            target_close(target);
+        for (int wait = 0; wait < 2000 && child.layout->signals == before; wait++)
+            usleep(1000);
+    }
+    is_u64(child.layout->signals, 50, "fifty signals, fifty times handled");
+    child_end(&child);
+}
+
+static void expect_refusal(pid_t pid, enum hi_code wanted, const char *text, const char *what)
+{
+    struct target *target = NULL;
+    struct hi_err err = {0};
+    enum hi_code code = target_open_process(&target, pid, NULL, &err);
+    if (!ok(code == wanted && strstr(err.message, text) && !target, "%s", what))
+        printf("#   code %d: %s\n", code, err.message);
+    target_close(target);
+}
+
+static void test_refusals(struct child *child)
+{
+    expect_refusal(getpid(), HI_USAGE, "is heapinspect itself", "not itself");
+    expect_refusal(0, HI_USAGE, "is not a process id", "not zero");
+    expect_refusal(0x3fffffff, HI_REFUSED, "there is no process", "no such process");
+    if (kill(2, 0) == 0 || errno == EPERM)
+        expect_refusal(2, HI_REFUSED, "kernel thread", "no kernel thread");
+    pid_t zombie = fork();
+    if (zombie == 0)
+        _exit(0);
+    siginfo_t info;
+    waitid(P_PID, (id_t)zombie, &info, WEXITED | WNOWAIT);
+    expect_refusal(zombie, HI_REFUSED, "is a zombie", "no zombie");
+    waitpid(zombie, NULL, 0);
+    expect_refusal((pid_t)child->layout->second_tid, HI_USAGE, "is a thread of process",
+                   "a thread is not a process");
+}
+
+/* What a plain user gets to see; only root can become one. */
+static void test_refusals_as_user(struct child *child)
+{
+    if (geteuid() != 0) {
+        ok(true, "refusals as another user # SKIP needs root");
+        return;
+    }
+    fflush(stdout);
+    pid_t user = fork();
+    if (user == 0) {
+        struct hi_err err = {0};
+        struct target *target = NULL;
+        if (setresgid(65534, 65534, 65534) || setresuid(65534, 65534, 65534))
+            _exit(2);
+        enum hi_code code = target_open_process(&target, child->pid, NULL, &err);
+        _exit(code == HI_REFUSED && strstr(err.message, "belongs to uid 0") ? 0 : 1);
+    }
+    int status;
+    waitpid(user, &status, 0);
+    ok(status == 0, "another user's process: says whose it is");
+}
+
+static void test_undumpable(void)
+{
+    if (geteuid() != 0) {
+        ok(true, "undumpable # SKIP needs root");
+        return;
+    }
+    fflush(stdout);
+    pid_t user = fork();
+    if (user == 0) {
+        if (setresgid(65534, 65534, 65534) || setresuid(65534, 65534, 65534))
+            _exit(2);
+        prctl(PR_SET_DUMPABLE, 1);
+        int ready[2];
+        if (pipe(ready))
+            _exit(3);
+        pid_t hidden = fork();
+        if (hidden == 0) {
+            prctl(PR_SET_DUMPABLE, 0);
+            (void)!write(ready[1], "", 1);
+            for (;;)
+                pause();
+        }
+        char byte;
+        (void)!read(ready[0], &byte, 1);
+        struct hi_err err = {0};
+        struct target *target = NULL;
+        enum hi_code code = target_open_process(&target, hidden, NULL, &err);
+        kill(hidden, SIGKILL);
+        waitpid(hidden, NULL, 0);
+        _exit(code == HI_REFUSED && strstr(err.message, "undumpable") ? 0 : 1);
+    }
+    int status;
+    waitpid(user, &status, 0);
+    ok(status == 0, "an undumpable process: says so");
+}
+
+/* Stopped by a tracer that is not us: read as it stands. */
+static void test_held(void)
+{
+    struct child child;
+    child_start(&child, 1);
+    pid_t tids[2] = {child.pid, (pid_t)child.layout->second_tid};
+    int ready[2];
+    if (pipe(ready))
+        return;
+    fflush(stdout);
+    pid_t debugger = fork();
+    if (debugger == 0) {
+        for (int i = 0; i < 2; i++)
+            if (ptrace(PTRACE_ATTACH, tids[i], NULL, NULL) || waitpid(tids[i], NULL, __WALL) < 0)
+                _exit(1);
+        (void)!write(ready[1], "", 1);
+        for (;;)
+            pause();
+    }
+    char byte;
+    ok(read(ready[0], &byte, 1) == 1, "a debugger holds the child");
+    struct target *target = open_live(child.pid);
+    if (target) {
+        is_u64((uint64_t)target_held_by(target), (uint64_t)debugger, "held by the debugger");
+        child_check_memory(&child, target, CHILD_LIVE);
+        is_u64(target_thread_count(target), 2, "both threads are known");
+        const struct thread *first = target_thread(target, 0);
+        ok(!first->has_registers && target_mapping_at(target, first->sp),
+           "without registers, but for SP");
+        struct thread given = {.tid = first->tid};
+        uint64_t registers[THREAD_REGISTER_COUNT] = {[REGISTER_SP] = 42, [REGISTER_PC] = 43};
+        thread_set_registers(&given, registers);
+        ok(target_add_registers(target, &given, NULL) == HI_OK && first->has_registers &&
+               first->sp == 42 && first->name[0],
+           "registers from the debugger take their place");
+        target_release(target);
+        ok(target_complete(target), "it did not run meanwhile");
+    }
+    target_close(target);
+    kill(debugger, SIGKILL);
+    waitpid(debugger, NULL, 0);
+    close(ready[0]);
+    close(ready[1]);
+    child_end(&child);
+}
+
+/* SIGSTOPped before: stays stopped for its user, and can be read. */
+static void test_stopped_before(void)
+{
+    struct child child;
+    child_start_churn(&child);
+    siginfo_t info;
+    kill(child.pid, SIGSTOP);
+    waitid(P_PID, (id_t)child.pid, &info, WSTOPPED | WNOWAIT);
+    struct target *target = open_live(child.pid);
+    uint64_t value;
+    ok(target && target_read_u64(target, child.layout->counter, &value, NULL) == HI_OK,
+       "a stopped process is read");
+    target_close(target);
+    ok(!child_still_runs(&child), "and is still stopped");
+    kill(child.pid, SIGCONT);
+    ok(child_still_runs(&child), "until its user lets it go on");
+    child_end(&child);
+}
+
+int main(void)
+{
+    struct child child;
+    child_start(&child, 1);
+    test_memory(&child);
+    test_untouched_stays_untouched(&child);
+    test_two_scans_agree(&child);
+    test_refusals(&child);
+    test_refusals_as_user(&child);
+    child_end(&child);
+    test_undumpable();
+    test_shared_pages_stay_shared();
+    test_many_threads();
+    test_churning_threads();
+    test_signals_survive();
+    test_killed_inspector();
+    test_held();
+    test_stopped_before();
+    return done();
+}
