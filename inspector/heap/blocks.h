@@ -9,20 +9,19 @@
  *   SLAB    count slots of stride bytes from first    one record + 2 bits a slot
  *   CHUNKS  variable blocks on a 16-byte grid, each   start bits with rank (64-byte line: u32 count
  *           followed by gap bytes of header of the    + 480 granule bits) + 2 bits a block; the
- *           next; free chunks are blocks too          size is the distance to the next start - gap
+ *           next; free chunks are blocks too          size is the distance to the next start - gap,
+ *                                                     of the last one to the region's end
  *   SINGLE  one block (large, mmapped)                one record
  *   NODE    an anonymous mapping of no allocator:     one record; a node of the graph, not a block
  *           never counted, never reported             of a heap (heap == BLOCKS_NO_HEAP)
  *
- * State planes: LIVE and CACHED, one bit a block; both clear: free; both set: look in the table of
- * oddities (in flight, suspect).
+ * State planes: LIVE and CACHED, one bit a block (blocks.c says which pair means what).
  *
- * Look-up (blocks_at) costs two or three loads: a two-level table by 4 KiB page gives the first
- * region that reaches into the page, then slab arithmetic (multiply-shift) or rank. Regions never
- * overlap: a reader that pushes an overlapping region gets a finding and the later one is cut or
- * dropped. At most BLOCKS_MAX blocks; more is an error said aloud.
+ * Look-up (blocks_at) costs a few loads: a table by page gives the first region that reaches into
+ * the page, then slab arithmetic (multiply-shift) or rank. Regions never overlap: one that overlaps
+ * an earlier one is refused. At most BLOCKS_MAX blocks; more is an error said aloud.
  *
- * Memory: SLAB 2 bits a slot + 64 bytes a region; CHUNKS 0.83% of the region + 2 bits a block.
+ * Memory: SLAB 2 bits a slot + 128 bytes a region; CHUNKS 0.83% of the region + 2 bits a block.
  */
 #ifndef HEAP_BLOCKS_H
 #define HEAP_BLOCKS_H
@@ -72,6 +71,8 @@ const struct region *blocks_region(const struct blocks *blocks, size_t index); /
 bool blocks_at(const struct blocks *blocks, hi_addr address, struct block_place *place);
 /* The region that classifies address, or NULL. */
 const struct region *blocks_region_at(const struct blocks *blocks, hi_addr address);
+/* Index of the first region that ends after address; blocks_region_count() when none does. */
+size_t blocks_region_from(const struct blocks *blocks, hi_addr address);
 const struct region *blocks_region_of(const struct blocks *blocks, hi_block block);
 hi_addr blocks_address(const struct blocks *blocks, hi_block block);
 uint64_t blocks_usable(const struct blocks *blocks, hi_block block);
@@ -87,23 +88,33 @@ struct block_cursor {
     hi_block block;
     hi_addr address;
     uint64_t usable;
-    uint64_t granule; /* private to CHUNKS */
+    uint64_t next_granule; /* private to CHUNKS */
+    uint32_t region_index;
 };
 bool blocks_first(const struct blocks *blocks, const struct region *region,
                   struct block_cursor *cursor);
+/* The same from the first block on that ends after address or starts at or after it. region must
+ * be one that blocks_region() gave. */
+bool blocks_from(const struct blocks *blocks, const struct region *region, hi_addr address,
+                 struct block_cursor *cursor);
 bool blocks_next(const struct blocks *blocks, struct block_cursor *cursor);
 
 /* -- building (the sink of heap.h does this) ----------------------------------------------------
  */
 HI_MUST_USE enum hi_code blocks_new(struct blocks **blocks, struct hi_err *err);
 void blocks_free(struct blocks *blocks);
-/* SLAB/SINGLE/NODE: live bits, one a slot (SINGLE, NODE: NULL means live). Returns HI_BAD_INPUT and
- * stores nothing when the region contradicts itself (stride 0, end before start, count too large)
- * or overlaps one already stored. Regions may come in any order. */
+/* SLAB, SINGLE, NODE: live bits, one a slot (NULL: all live). Returns HI_BAD_INPUT, with
+ * err->address, and stores nothing when the region contradicts itself (stride 0, end before start,
+ * blocks outside) or overlaps one already stored. Regions may come in any order. HI_UNSUPPORTED:
+ * more than BLOCKS_MAX blocks. The last slot of a slab may be cut short to its usable bytes. */
 HI_MUST_USE enum hi_code blocks_add(struct blocks *blocks, const struct region *region,
                                     const uint64_t *live_bits, struct hi_err *err);
+/* NODEs for those parts of range that no region classifies yet: push all heaps first. */
+HI_MUST_USE enum hi_code blocks_add_node(struct blocks *blocks, struct hi_range range,
+                                         struct hi_err *err);
 /* CHUNKS: begin, then starts in rising address order, then end. An address out of order, off the
- * 16-byte grid or outside is refused (HI_BAD_INPUT, err->address) and the rest may go on. */
+ * 16-byte grid or outside is left out (HI_BAD_INPUT, err->address: the first such), the others of
+ * the call are stored, and the rest may go on. */
 struct block_chunk {
     hi_addr address; /* what malloc returned (or would) */
     enum block_state state;
