@@ -1,0 +1,86 @@
+/*
+ * What the files of symbols/ share: the record behind each struct module. Only symbols/ includes
+ * it.
+ *
+ * modules.c finds modules in the mappings, module_files.c their files, tables.c their symbols;
+ * symbols.c answers the public questions. Order of struct symbols.modules: load order (the dynamic
+ * linker's list), executable first; what is not on the list (vdso, dlmopen) comes last.
+ */
+#ifndef SYMBOLS_INTERNAL_H
+#define SYMBOLS_INTERNAL_H
+
+#include "symbols/image.h"
+#include "symbols/symbols.h"
+#include "symbols/tables.h"
+
+/* What PT_DYNAMIC says, as p_vaddr (bias taken off); 0: not there. */
+struct dynamic {
+    uint64_t symtab, strtab, strtab_bytes, hash, gnu_hash, versym;
+    uint64_t rela, rela_bytes, relr, relr_bytes;
+    uint64_t soname; /* offset in strtab */
+    uint64_t debug;  /* DT_DEBUG: address of struct r_debug, in memory only */
+    bool has_soname;
+    size_t needed_count;
+    uint64_t flags_1;
+};
+
+/* Where the program headers came from, and so what a file can be checked against. */
+enum header_origin { HEADERS_FROM_MEMORY, HEADERS_FROM_FILE };
+
+struct module_record {
+    struct module module;
+    char *path;
+    const struct mapping *mapping; /* the one that holds the ELF header */
+    enum header_origin origin;
+    Elf64_Ehdr header;
+    Elf64_Phdr *headers; /* header_count of them */
+    size_t header_count;
+    VECTOR(struct module_segment) segments;
+    struct dynamic dynamic;
+    struct image file;  /* matches the target; bytes NULL: none found */
+    struct image debug; /* separate debug file */
+    struct image mini;  /* unpacked .gnu_debugdata */
+    struct tables tables;
+    VECTOR(void *) owned; /* copies of target memory that tables point into */
+    void *frames;         /* frames.c: Dwarf_CFI and what it needs */
+    bool frames_tried;
+    size_t load_order;
+};
+
+struct symbols {
+    struct target *target;
+    char *executable, *sysroot, *debug_directory;
+    VECTOR(struct module_record) modules;
+    size_t *by_address; /* indexes of modules, sorted by start */
+};
+
+/* modules.c */
+HI_MUST_USE enum hi_code modules_discover(struct symbols *symbols, struct hi_err *err);
+struct module_record *module_record_at(const struct symbols *symbols, hi_addr address);
+void module_record_close(struct module_record *record);
+/* bytes at vaddr out of the file, else out of the target's memory; NULL: neither. Lives as long as
+ * the module. */
+const void *module_bytes(struct symbols *symbols, struct module_record *record, uint64_t vaddr,
+                         uint64_t bytes);
+const Elf64_Phdr *module_header_of_type(const struct module_record *record, uint32_t type);
+
+/* dynamic.c */
+void module_read_dynamic(struct symbols *symbols, struct module_record *record);
+/* Sort symbols->modules as the dynamic linker loaded them. */
+void modules_sort_by_load(struct symbols *symbols);
+
+/* module_files.c */
+/* Find record's file and check it. HI_BAD_INPUT: --exe names another program. No file: HI_OK. */
+HI_MUST_USE enum hi_code module_find_file(struct symbols *symbols, struct module_record *record,
+                                          struct hi_err *err);
+/* The separate debug file into record->debug, and .gnu_debugdata into record->mini. */
+void module_find_debug(struct symbols *symbols, struct module_record *record);
+
+/* file_source.c */
+void file_source_install(struct symbols *symbols);
+void file_source_remove(struct symbols *symbols);
+
+/* frames.c */
+void frames_close(struct module_record *record);
+
+#endif
