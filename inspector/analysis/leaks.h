@@ -7,7 +7,7 @@
 #ifndef ANALYSIS_LEAKS_H
 #define ANALYSIS_LEAKS_H
 
-#include "graph/graph.h"
+#include "analysis/inspection.h"
 
 enum { LEAK_EXAMPLES = 5 };
 
@@ -26,12 +26,15 @@ struct leak_totals {
 };
 
 struct leaks {
-    VECTOR(struct leak_group) groups; /* by own + indirect bytes, falling; then address */
+    VECTOR(struct leak_group)
+    groups; /* direct before possible; by own + indirect bytes, falling;
+               then by address */
     struct leak_totals totals;
 };
 
-HI_MUST_USE enum hi_code leaks_find(struct leaks *leaks, const struct heaps *heaps,
-                                    const struct graph *graph, struct hi_err *err);
+/* in->graph must be marked. */
+HI_MUST_USE enum hi_code leaks_find(struct leaks *leaks, const struct inspection *in,
+                                    struct hi_err *err);
 void leaks_free(struct leaks *leaks);
 
 #endif

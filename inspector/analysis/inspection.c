@@ -1,0 +1,70 @@
+/*
+ * Completeness, in one place, so that every command says the same.
+ *
+ * An answer is complete when the target had all its memory, nobody interrupted, no allocator was
+ * left out because it is not understood, and the walks met no unreadable bytes. The first line of
+ * each report and the exit status with --strict hang on this.
+ */
+#include "analysis/inspection.h"
+
+#include <inttypes.h>
+
+static bool is_walked_whole(const struct inspection *in)
+{
+    const struct graph_stats *stats = in->graph ? graph_stats(in->graph) : NULL;
+    return !stats || (stats->complete && stats->missing_bytes == 0);
+}
+
+bool inspection_complete(const struct inspection *in)
+{
+    return target_complete(in->target) && !in->interrupted && !in->roots.missing_bytes &&
+           !(in->heaps && in->heaps->unknown[0]) && is_walked_whole(in);
+}
+
+uint64_t inspection_missing_bytes(const struct inspection *in)
+{
+    uint64_t target = target_missing_bytes(in->target);
+    uint64_t walk = in->roots.missing_bytes;
+    if (in->graph && graph_stats(in->graph)->missing_bytes > walk)
+        walk = graph_stats(in->graph)->missing_bytes;
+    return target > walk ? target : walk;
+}
+
+void inspection_gap(const struct inspection *in, char *buffer, size_t size)
+{
+    size_t ranges = target_missing_count(in->target);
+    uint64_t bytes = inspection_missing_bytes(in);
+    buffer[0] = '\0';
+    if (in->interrupted)
+        snprintf(buffer, size, "interrupted: this is what was read until then");
+    else if (in->heaps && in->heaps->unknown[0])
+        snprintf(buffer, size, "an allocator is present and not understood: %s",
+                 in->heaps->unknown);
+    else if (ranges)
+        snprintf(buffer, size, "%zu ranges of memory, %" PRIu64 " bytes, are missing%s", ranges,
+                 bytes, in->graph ? "; what only they hold counts as lost" : "");
+    else if (!inspection_complete(in))
+        snprintf(buffer, size, "%" PRIu64 " bytes of memory could not be read%s", bytes,
+                 in->graph ? "; what only they hold counts as lost" : "");
+}
+
+struct heap_context inspection_context(const struct inspection *in)
+{
+    return (struct heap_context){.target = in->target, .symbols = in->symbols};
+}
+
+uint64_t inspection_size(const struct inspection *in, hi_block block)
+{
+    const struct region *region = blocks_region_of(in->heaps->blocks, block);
+    uint64_t usable = blocks_usable(in->heaps->blocks, block);
+    if (!region || region->heap >= in->heaps->count ||
+        !in->heaps->heaps[region->heap].reader->detail)
+        return usable;
+    struct heap_context context = inspection_context(in);
+    struct heap_detail detail = {0};
+    struct hi_err err;
+    if (heaps_detail(in->heaps, &context, block, &detail, &err) != HI_OK || !detail.has_requested ||
+        detail.requested > usable)
+        return usable;
+    return detail.requested;
+}

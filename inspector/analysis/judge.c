@@ -1,0 +1,134 @@
+/*
+ * Language rules for interior pointers. Each looks at the block's head, read again for the few
+ * blocks in question, and asks for several facts that must agree; random data passes none of them
+ * but by a chance of about 2^-20 or less (array cookies of very small counts: see below).
+ *
+ *   array cookie       Itanium C++ ABI 2.7: word n before the elements (8 bytes in, or 16 where the
+ *                      elements are aligned to 16, the count then at 8). n * s + cookie must be a
+ *                      size for which the allocator would have given this block. A count of 1
+ *                      always fits: the price of not knowing s. Length-prefixed buffers (a size
+ *                      word, then that many bytes) pass as s = 1, rightly.
+ *   second base        Itanium ABI 2.5: the table pointer at offset k has offset-to-top -k in the
+ *                      word two before the one it points to; the first one has 0. Both lie in
+ * memory of a module. exception          libstdc++ and libsupc++: class "GNUCC++\0" (or \1 for
+ * dependent ones) in the unwind header, which lies in the first 128 bytes; users point behind it.
+ *   Python object      objects that the collector tracks have 16 bytes before them; type at 8,
+ *                      and types of types end in `type`, which is its own type. Newer versions
+ *                      put two words more (weak references, dictionary) before those.
+ */
+#include "analysis/judge.h"
+
+enum { WORD = 8, EXCEPTION_WORDS = 32, TYPE_STEPS = 6 };
+
+static bool fits_block(const struct judged *block, uint64_t count, uint64_t cookie)
+{
+    if (block->usable < cookie)
+        return false;
+    uint64_t room = block->usable - cookie;
+    if (count == 0)
+        return room <= block->slack + WORD;
+    if (count > room)
+        return false;
+    uint64_t size = room / count; /* the largest element that fits */
+    return room - size * count <= block->slack;
+}
+
+bool judge_array_cookie(const struct judged *block)
+{
+    bool by_8 = block->head_count > 0 && fits_block(block, block->head[0], WORD);
+    bool by_16 = block->head_count > 1 && fits_block(block, block->head[1], 2 * WORD);
+    return by_8 || by_16;
+}
+
+static bool is_in_module(const struct judged *block, uint64_t address)
+{
+    return symbols_module_at(block->symbols, address) != NULL;
+}
+
+/* A table pointer whose offset-to-top is -offset. */
+static bool is_table_of_base(const struct judged *block, uint64_t word, uint64_t offset)
+{
+    uint64_t before[2];
+    struct hi_err err;
+    if (word % WORD || word < 2 * WORD || !is_in_module(block, word) ||
+        target_read(block->target, word - 2 * WORD, before, sizeof before, &err) != HI_OK)
+        return false;
+    return before[0] == 0 - offset && (before[1] == 0 || is_in_module(block, before[1]));
+}
+
+bool judge_second_base(const struct judged *block)
+{
+    if (!block->head_count || !is_table_of_base(block, block->head[0], 0))
+        return false;
+    for (size_t i = 1; i < block->head_count; i++)
+        if (is_table_of_base(block, block->head[i], i * WORD))
+            return true;
+    return false;
+}
+
+bool judge_exception(const struct judged *block)
+{
+    static const uint64_t gnu_class = UINT64_C(0x474e5543432b2b00);
+    for (size_t i = 0; i < block->head_count && i < EXCEPTION_WORDS; i++)
+        if ((block->head[i] & ~UINT64_C(1)) == gnu_class)
+            return true;
+    return false;
+}
+
+/* Does the chain of types from type end in one that is its own type, in a module's data? */
+static bool is_python_type(const struct judged *block, uint64_t type)
+{
+    for (unsigned step = 0; step < TYPE_STEPS; step++) {
+        uint64_t next;
+        struct hi_err err;
+        if (type % WORD || target_read_u64(block->target, type + WORD, &next, &err) != HI_OK)
+            return false;
+        if (next == type)
+            return is_in_module(block, type);
+        type = next;
+    }
+    return false;
+}
+
+static bool is_python_object(const struct judged *block, size_t first)
+{
+    if (block->head_count < first + 2)
+        return false;
+    uint64_t references = block->head[first];
+    return references > 0 && (uint32_t)references < UINT64_C(1) << 31 &&
+           is_python_type(block, block->head[first + 1]);
+}
+
+bool judge_python_object(const struct judged *block)
+{
+    return is_python_object(block, 2) || is_python_object(block, 4);
+}
+
+static bool read_head(struct judged *judged, const struct inspection *in, hi_block block)
+{
+    const struct blocks *blocks = in->heaps->blocks;
+    const struct region *region = blocks_region_of(blocks, block);
+    if (!region)
+        return false;
+    judged->target = in->target;
+    judged->symbols = in->symbols;
+    judged->address = blocks_address(blocks, block);
+    judged->usable = blocks_usable(blocks, block);
+    judged->slack = region->slack;
+    size_t bytes = sizeof judged->head;
+    if (judged->usable < bytes)
+        bytes = (size_t)judged->usable;
+    judged->head_count = target_read_some(in->target, judged->address, judged->head, bytes) / WORD;
+    return judged->head_count > 0;
+}
+
+bool judge_block(void *context, hi_block block, enum edge_kind kind)
+{
+    struct judged judged;
+    if (!read_head(&judged, context, block))
+        return false;
+    if (kind == EDGE_COOKIE && (judge_array_cookie(&judged) || judge_python_object(&judged)))
+        return true;
+    return judge_second_base(&judged) || judge_exception(&judged) ||
+           (kind == EDGE_INTERIOR && judge_python_object(&judged));
+}
