@@ -124,6 +124,10 @@ HI_MUST_USE enum hi_code blocks_chunks_begin(struct blocks *blocks, const struct
 HI_MUST_USE enum hi_code blocks_chunks_add(struct blocks *blocks, const struct block_chunk *chunks,
                                            size_t count, struct hi_err *err);
 HI_MUST_USE enum hi_code blocks_chunks_end(struct blocks *blocks, struct hi_err *err);
+/* The same, when the region turned out to end earlier (a fencepost): end after the last block's
+ * start and not after the region's. */
+HI_MUST_USE enum hi_code blocks_chunks_end_at(struct blocks *blocks, hi_addr end,
+                                              struct hi_err *err);
 HI_MUST_USE enum hi_code blocks_finish(struct blocks *blocks, struct hi_err *err);
 /* Overlay after finish: HI_NOT_FOUND when address is not a block's start. *before: old state. */
 HI_MUST_USE enum hi_code blocks_set_state(struct blocks *blocks, hi_addr address,

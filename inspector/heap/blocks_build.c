@@ -280,6 +280,23 @@ enum hi_code blocks_chunks_end(struct blocks *blocks, struct hi_err *err)
     return HI_OK;
 }
 
+enum hi_code blocks_chunks_end_at(struct blocks *blocks, hi_addr end, struct hi_err *err)
+{
+    if (!blocks->open)
+        return refuse(err, end, "of chunks was not begun");
+    struct block_source *source = &blocks->sources.items[blocks->sources.count - 1];
+    const struct rank *rank = &blocks->ranks.items[source->rank];
+    hi_addr last = blocks_grid(&source->region) +
+                   (rank->last == RANK_NONE ? 0 : rank->last * RANK_GRANULE_BYTES);
+    bool inside = end > last && end > source->region.start && end <= source->region.end;
+    if (inside) {
+        source->region.end = end;
+        span_set_trim(&blocks->spans, source->region.start, end);
+    }
+    enum hi_code code = blocks_chunks_end(blocks, err);
+    return code == HI_OK && !inside ? refuse(err, end, "of chunks can't end there") : code;
+}
+
 /* -- finishing --------------------------------------------------------------------------------- */
 
 /* 64 bits of a source's plane, ordinals from word * 64. */

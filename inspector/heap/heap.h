@@ -68,6 +68,12 @@ struct check {
     bool agree; /* within what a stopped thread can leave half done */
 };
 
+/* A live block that the allocator or the C library keeps for itself: never a leak. */
+struct heap_kept {
+    hi_addr address;
+    const char *name; /* static text: "tcache" */
+};
+
 struct blocks_total {
     uint64_t blocks, bytes;
 };
@@ -95,7 +101,8 @@ struct heaps {
     VECTOR(struct hi_range) metadata; /* sorted, disjoint: never scanned, never a node */
     VECTOR(struct finding) findings;  /* at most HEAPS_MAX_FINDINGS */
     uint64_t findings_dropped;
-    struct heap_totals *totals; /* one an arena; ask heap_totals(), arena_totals() */
+    VECTOR(struct heap_kept) kept; /* roots of class ROOT_KEPT, for the graph */
+    struct heap_totals *totals;    /* one an arena; ask heap_totals(), arena_totals() */
     char unknown[256]; /* an allocator that is present and not understood, with the evidence */
 };
 
@@ -159,6 +166,7 @@ bool sink_region(struct heap_sink *sink, const struct region *region, const uint
 bool sink_chunks_begin(struct heap_sink *sink, const struct region *region);
 bool sink_chunks(struct heap_sink *sink, const struct block_chunk *chunks, size_t count);
 bool sink_chunks_end(struct heap_sink *sink);
+bool sink_chunks_end_at(struct heap_sink *sink, hi_addr end); /* ended earlier than it said */
 /* Adds to heap->metadata_bytes too. */
 bool sink_metadata(struct heap_sink *sink, hi_addr start, hi_addr end);
 HI_PRINTF(4, 5)
@@ -168,6 +176,9 @@ bool sink_finding(struct heap_sink *sink, const char *rule, hi_addr address, con
  * NULL. A block that was free already stays free and makes no finding. */
 bool sink_overlay(struct heap_sink *sink, hi_addr address, enum block_state state,
                   enum block_state *before);
+/* A block that the allocator keeps for itself counts as reachable. Its content is scanned unless it
+ * is pushed as metadata too. In walk() or overlay(). */
+bool sink_kept(struct heap_sink *sink, hi_addr address, const char *name);
 void sink_check(struct heap_sink *sink, const char *name, uint64_t reported, uint64_t walked,
                 bool agree);
 /* Totals of what was walked, after overlay: for account(). arena: index in heaps->arenas. */

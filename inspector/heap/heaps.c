@@ -222,6 +222,7 @@ void heaps_close(struct heaps *heaps)
     VECTOR_FREE(&heaps->arenas);
     VECTOR_FREE(&heaps->metadata);
     VECTOR_FREE(&heaps->findings);
+    VECTOR_FREE(&heaps->kept);
     free(heaps->totals);
     free(heaps);
 }

@@ -172,14 +172,28 @@ bool sink_chunks(struct heap_sink *sink, const struct block_chunk *chunks, size_
     return sink_accepted(sink, code, &why, "chunks rise on the grid", chunks[0].address);
 }
 
+/* The claim was made when the region began. */
+static void sink_claim_trim(struct heap_sink *sink, hi_addr end)
+{
+    struct hi_range *last = sink->claims.count ? &sink->claims.items[sink->claims.count - 1] : NULL;
+    if (last && last->end == sink->chunks.end && end > sink->chunks.start && end < last->end)
+        last->end = end;
+}
+
 bool sink_chunks_end(struct heap_sink *sink)
+{
+    return sink_chunks_end_at(sink, sink->chunks.end);
+}
+
+bool sink_chunks_end_at(struct heap_sink *sink, hi_addr end)
 {
     bool open = sink->in_chunks && !sink->chunks_refused;
     sink->in_chunks = sink->chunks_refused = false;
     if (!open)
         return sink_goes_on(sink);
+    sink_claim_trim(sink, end);
     struct hi_err why = {0};
-    enum hi_code code = blocks_chunks_end(sink->heaps->blocks, &why);
+    enum hi_code code = blocks_chunks_end_at(sink->heaps->blocks, end, &why);
     return sink_accepted(sink, code, &why, "chunks make a region", sink->chunks.start) &&
            sink_goes_on(sink);
 }
@@ -253,6 +267,17 @@ bool sink_overlay(struct heap_sink *sink, hi_addr address, enum block_state stat
     if (before)
         *before = was;
     return sink_accepted(sink, code, &why, "a cached address is a block", address);
+}
+
+bool sink_kept(struct heap_sink *sink, hi_addr address, const char *name)
+{
+    if (!sink_goes_on(sink))
+        return false;
+    struct heap_kept *kept = VECTOR_PUSH(&sink->heaps->kept);
+    if (!kept)
+        return sink_stop(sink, HI_NO_MEMORY);
+    *kept = (struct heap_kept){address, name};
+    return true;
 }
 
 void sink_check(struct heap_sink *sink, const char *name, uint64_t reported, uint64_t walked,

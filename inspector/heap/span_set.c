@@ -79,6 +79,13 @@ bool span_set_add(struct span_set *set, struct span span)
     return true;
 }
 
+void span_set_trim(struct span_set *set, hi_addr start, hi_addr end)
+{
+    const struct span *span = span_set_overlap(set, start, start + 1);
+    if (span && span->start == start && end > start && end < span->end)
+        set->spans.items[span - set->spans.items].end = end;
+}
+
 bool span_set_sort(struct span_set *set)
 {
     /* from the small runs at the end towards the large one at the front */

@@ -27,6 +27,8 @@ void span_set_free(struct span_set *set);
 /* The lowest stored span that overlaps [start, end), or NULL. */
 const struct span *span_set_overlap(const struct span_set *set, hi_addr start, hi_addr end);
 bool span_set_add(struct span_set *set, struct span span); /* false: out of memory */
-bool span_set_sort(struct span_set *set);                  /* one run; then only read */
+/* End the span that starts at start earlier: end <= its end. */
+void span_set_trim(struct span_set *set, hi_addr start, hi_addr end);
+bool span_set_sort(struct span_set *set); /* one run; then only read */
 
 #endif
