@@ -155,6 +155,7 @@ struct heap_reader {
 /* The table of readers; readers.c. NULL-terminated. */
 extern const struct heap_reader *const heap_readers[];
 extern const struct heap_reader himalloc_reader;
+extern const struct heap_reader jemalloc_reader;
 
 /* -- the sink: what readers call ------------------------------------------------------------------
  * Functions return false when the walk should end (memory out, user interrupt); the reader then

@@ -2,5 +2,6 @@
 #include "heap/heap.h"
 
 const struct heap_reader *const heap_readers[] = {
+    &jemalloc_reader,
     NULL,
 };

@@ -1,0 +1,335 @@
+/*
+ * The reader of jemalloc 5.0 to 5.3.1; terms in jemalloc.h.
+ *
+ * Order: the page tree gives all extent records (jemalloc_tree.c); each active extent is a slab or
+ * one large block; extents that are dirty, muzzy or retained are free memory that must be claimed,
+ * so that stale words in it are not taken for references. What the allocator keeps for itself (base
+ * blocks: records, tables, arenas) is metadata. Thread caches come last (jemalloc_cache.c).
+ *
+ * Facts that must agree, else a finding: a record names an address and a size that do not
+ * overlap another's (the table of blocks sees to it), and a slab's free count equals the set bits
+ * of its bitmap. The latter may be off by what a thread stopped inside the allocator holds in its
+ * hands: then the arena is in flux.
+ *
+ * Version: the string in the module's read-only data ("5.3.0-0-g..."), else the layout class.
+ */
+#include "heap/jemalloc.h"
+
+enum {
+    BATCH_BYTES = 64 * 1024,
+    VERSION_SCAN_BYTES = 4 * 1024 * 1024,
+    BASE_BLOCK_ALIGN = 2 * 1024 * 1024, /* base.c: blocks are aligned to a huge page */
+    BASE_STEPS_BACK = 64,
+};
+
+/* -- version -------------------------------------------------------------------------------------
+ */
+
+static bool version_at(const char *text, size_t bytes, char *version, size_t size)
+{
+    size_t length = 0, dots = 0;
+    if (bytes < 8 || text[0] != '5' || text[1] != '.')
+        return false;
+    while (length < bytes && ((text[length] >= '0' && text[length] <= '9') || text[length] == '.'))
+        dots += text[length++] == '.';
+    if (dots != 2 || length + 3 > bytes || text[length] != '-' || length >= size)
+        return false;
+    size_t digits = length + 1;
+    while (digits < bytes && text[digits] >= '0' && text[digits] <= '9')
+        digits++;
+    if (digits == length + 1 || digits + 2 > bytes || text[digits] != '-' ||
+        text[digits + 1] != 'g')
+        return false;
+    memcpy(version, text, length);
+    version[length] = 0;
+    return true;
+}
+
+static bool version_in(struct target *target, struct hi_range memory, char *version, size_t size)
+{
+    enum { OVERLAP = 64 };
+    char *buffer = malloc(BATCH_BYTES);
+    bool found = false;
+    for (hi_addr at = memory.start; buffer && !found && at < memory.end;
+         at += BATCH_BYTES - OVERLAP) {
+        size_t wanted = memory.end - at > BATCH_BYTES ? BATCH_BYTES : (size_t)(memory.end - at);
+        size_t got = target_read_some(target, at, buffer, wanted);
+        for (size_t i = 1; i < got && !found; i++)
+            found = buffer[i - 1] == 0 && version_at(buffer + i, got - i, version, size);
+    }
+    free(buffer);
+    return found;
+}
+
+static void version_find(const struct heap_context *context, const struct jemalloc *heap,
+                         char *version, size_t size)
+{
+    for (size_t i = 0; i < symbols_segment_count(context->symbols, heap->module); i++) {
+        struct module_segment segment = symbols_segment(context->symbols, heap->module, i);
+        if (segment.protection & MAPPING_WRITE)
+            continue;
+        if (segment.memory.end - segment.memory.start > VERSION_SCAN_BYTES)
+            segment.memory.end = segment.memory.start + VERSION_SCAN_BYTES;
+        if (version_in(context->target, segment.memory, version, size))
+            return;
+    }
+    snprintf(version, size, "%s", heap->extent->versions);
+}
+
+/* -- probe ---------------------------------------------------------------------------------------
+ */
+
+static void jemalloc_close(void *state)
+{
+    struct jemalloc *heap = state;
+    if (!heap)
+        return;
+    VECTOR_FREE(&heap->records);
+    VECTOR_FREE(&heap->tables);
+    free(heap);
+}
+
+/* Present by name, with a tree that nothing was filed in yet: idle, or a version that we can't
+ * read. */
+static enum hi_code probe_by_name(const struct heap_context *context, unsigned instance,
+                                  struct probe *probe)
+{
+    static const char *const names[] = {"mallctl", "je_mallctl", "_rjem_mallctl"};
+    struct symbol symbol;
+    for (size_t i = 0; instance == 0 && i < sizeof names / sizeof *names; i++) {
+        if (symbols_find(context->symbols, SYMBOLS_ANY_MODULE, names[i], &symbol, NULL) != HI_OK)
+            continue;
+        snprintf(probe->unknown, sizeof probe->unknown,
+                 "jemalloc is here (%s exports %s), but no page tree of a version that we know was "
+                 "found in its data",
+                 symbols_module(context->symbols, symbol.module)->path, names[i]);
+        return HI_UNSUPPORTED;
+    }
+    return HI_NOT_FOUND;
+}
+
+static enum hi_code jemalloc_probe(const struct heap_context *context, unsigned instance,
+                                   struct probe *probe, struct hi_err *err)
+{
+    struct jemalloc *heap = calloc(1, sizeof *heap);
+    if (!heap)
+        return hi_no_memory(err);
+    size_t module = 0;
+    enum hi_code code = HI_NOT_FOUND;
+    for (unsigned i = 0; i <= instance; i++, module++) {
+        code = jemalloc_tree_find(heap, &module, context, err);
+        if (code != HI_OK)
+            break;
+    }
+    if (code != HI_OK) {
+        jemalloc_close(heap);
+        return code == HI_NOT_FOUND ? probe_by_name(context, instance, probe) : code;
+    }
+    probe->found_by = FOUND_PATTERN;
+    probe->active = true;
+    probe->state = heap;
+    version_find(context, heap, probe->version, sizeof probe->version);
+    return HI_OK;
+}
+
+/* -- extents -------------------------------------------------------------------------------------
+ */
+
+struct walk {
+    const struct heap_context *context;
+    struct jemalloc *heap;
+    struct heap_sink *sink;
+    uint64_t slabs, slabs_off; /* slabs whose free count and bitmap disagree */
+    uint64_t system_bytes;
+};
+
+static uint32_t arena_of(struct walk *walk, unsigned id)
+{
+    uint32_t *index = &walk->heap->arena_index[id % JEMALLOC_ARENAS_MAX];
+    if (*index == 0) {
+        struct arena arena = {.id = id, .state = ARENA_OK};
+        *index = sink_arena(walk->sink, &arena) + 1;
+    }
+    return *index - 1;
+}
+
+static uint32_t class_slack(unsigned size_class)
+{
+    uint64_t bytes = jemalloc_class_bytes(size_class);
+    uint64_t below = size_class ? jemalloc_class_bytes(size_class - 1) : 0;
+    return bytes - below > UINT32_MAX ? UINT32_MAX : (uint32_t)(bytes - below - 1);
+}
+
+static bool slab_push(struct walk *walk, const struct jemalloc_extent *extent,
+                      struct region *region)
+{
+    uint64_t live[JEMALLOC_BITMAP_WORDS] = {0};
+    uint64_t stride = jemalloc_class_bytes(extent->size_class);
+    region->shape = REGION_SLAB;
+    region->stride = (uint32_t)stride;
+    region->usable = stride;
+    region->count = (uint32_t)(extent->bytes / stride);
+    unsigned set = 0;
+    for (unsigned i = 0; i < region->count; i++) {
+        bool is_free = extent->bitmap[i / 64] >> (i % 64) & 1;
+        set += is_free;
+        live[i / 64] |= (uint64_t)!is_free << (i % 64);
+    }
+    walk->slabs++;
+    walk->slabs_off += set != extent->free_count;
+    return sink_region(walk->sink, region, live);
+}
+
+static bool extent_push(struct walk *walk, const struct jemalloc_extent *extent)
+{
+    static const uint64_t not_live[1] = {0};
+    hi_addr start = extent->address & ~UINT64_C(0xfff);
+    uint32_t arena = arena_of(walk, extent->arena);
+    struct arena *record = sink_arena_at(walk->sink, arena);
+    struct region region = {
+        .start = start, .end = start + extent->bytes, .first = extent->address, .arena = arena};
+    if (record && extent->state != 3) { /* retained: given back, only the addresses are kept */
+        record->system_bytes += extent->bytes;
+        walk->system_bytes += extent->bytes;
+    }
+    if (extent->state != 0) {
+        region.first = start;
+        region.shape = REGION_SINGLE;
+        region.count = 1;
+        region.usable = extent->bytes;
+        return sink_region(walk->sink, &region, not_live);
+    }
+    region.slack = class_slack(extent->size_class);
+    if (extent->slab)
+        return slab_push(walk, extent, &region);
+    region.shape = REGION_SINGLE;
+    region.count = 1;
+    region.usable = jemalloc_class_bytes(extent->size_class);
+    if (region.usable > region.end - region.first)
+        region.usable = region.end - region.first;
+    return sink_region(walk->sink, &region, NULL);
+}
+
+static bool record_push(struct walk *walk, hi_addr place, const unsigned char *bytes)
+{
+    struct jemalloc_extent extent;
+    extent.record = place;
+    if (jemalloc_extent_decode(walk->heap, bytes, &extent))
+        return extent_push(walk, &extent);
+    return sink_finding(walk->sink, "extent record", place,
+                        "address %#llx and size %#llx or class contradict each other",
+                        (unsigned long long)extent.address, (unsigned long long)extent.bytes);
+}
+
+/* Records lie close together: read runs of them at once. */
+static bool records_push(struct walk *walk, unsigned char *buffer)
+{
+    const hi_addr *items = walk->heap->records.items;
+    size_t count = walk->heap->records.count;
+    for (size_t i = 0; i < count;) {
+        size_t last = i;
+        while (last + 1 < count &&
+               items[last + 1] - items[i] + JEMALLOC_EXTENT_BYTES <= BATCH_BYTES)
+            last++;
+        size_t wanted = (size_t)(items[last] - items[i]) + JEMALLOC_EXTENT_BYTES;
+        size_t got = target_read_some(walk->context->target, items[i], buffer, wanted);
+        hi_addr start = items[i];
+        size_t read = 0;
+        for (; i <= last && items[i] - start + JEMALLOC_EXTENT_BYTES <= got; i++, read++) {
+            if (!record_push(walk, items[i], buffer + (items[i] - start)))
+                return false;
+        }
+        if (read == 0) {
+            if (!sink_finding(walk->sink, "extent record", items[i], "could not be read"))
+                return false;
+            i++;
+        }
+    }
+    return true;
+}
+
+/* -- metadata ------------------------------------------------------------------------------------
+ */
+
+/* base.c: struct base_block_s {size, next, extent} at the start of each aligned block. */
+static bool base_block_around(struct target *target, hi_addr place, struct hi_range *block)
+{
+    hi_addr start = place & ~(hi_addr)(BASE_BLOCK_ALIGN - 1);
+    for (unsigned i = 0; i < BASE_STEPS_BACK && start; i++, start -= BASE_BLOCK_ALIGN) {
+        uint64_t words[4];
+        if (target_read(target, start, words, sizeof words, NULL) != HI_OK)
+            continue;
+        bool plausible = words[0] && (words[0] & 0xfff) == 0 && words[0] < UINT64_C(1) << 36 &&
+                         (words[1] & 0xfff) == 0;
+        if (plausible && place - start < words[0]) {
+            *block = (struct hi_range){start, start + words[0]};
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool metadata_around(struct walk *walk, const hi_addr *places, size_t count)
+{
+    struct hi_range last = {0, 0};
+    for (size_t i = 0; i < count; i++) {
+        if (places[i] >= last.start && places[i] < last.end)
+            continue;
+        if (!base_block_around(walk->context->target, places[i], &last))
+            last = (struct hi_range){places[i] & ~UINT64_C(0xfff),
+                                     (places[i] & ~UINT64_C(0xfff)) + 0x1000};
+        if (!sink_metadata(walk->sink, last.start, last.end))
+            return false;
+    }
+    return true;
+}
+
+/* A thread inside the allocator's own library may hold a region that bitmap and count see apart. */
+static unsigned threads_inside(const struct walk *walk)
+{
+    const struct module *module = symbols_module(walk->context->symbols, walk->heap->module);
+    unsigned inside = 0;
+    for (size_t i = 0; i < target_thread_count(walk->context->target); i++) {
+        const struct thread *thread = target_thread(walk->context->target, i);
+        inside += thread->has_registers && thread->pc >= module->start && thread->pc < module->end;
+    }
+    return inside;
+}
+
+static enum hi_code jemalloc_walk(const struct heap_context *context, struct heap *heap,
+                                  struct heap_sink *sink, struct hi_err *err)
+{
+    struct walk walk = {.context = context, .heap = heap->state, .sink = sink};
+    enum hi_code code = jemalloc_tree_walk(walk.heap, context, err);
+    if (code != HI_OK)
+        return code;
+    unsigned char *buffer = malloc(BATCH_BYTES);
+    if (!buffer)
+        return hi_no_memory(err);
+    bool whole = records_push(&walk, buffer) &&
+                 metadata_around(&walk, walk.heap->records.items, walk.heap->records.count) &&
+                 metadata_around(&walk, walk.heap->tables.items, walk.heap->tables.count);
+    free(buffer);
+    if (!whole)
+        return HI_STOPPED;
+    uint64_t right = walk.slabs - walk.slabs_off;
+    sink_check(sink, "slabs with nfree = free bits", walk.slabs, right,
+               walk.slabs_off == 0 || walk.slabs_off <= threads_inside(&walk));
+    heap->system_bytes = walk.system_bytes;
+    return HI_OK;
+}
+
+static enum hi_code jemalloc_overlay(const struct heap_context *context, struct heap *heap,
+                                     struct heap_sink *sink, struct hi_err *err)
+{
+    (void)heap; /* the caches prove themselves */
+    return jemalloc_caches_overlay(context, sink, err);
+}
+
+const struct heap_reader jemalloc_reader = {
+    .name = "jemalloc",
+    .probe = jemalloc_probe,
+    .walk = jemalloc_walk,
+    .overlay = jemalloc_overlay,
+    .close = jemalloc_close,
+};
