@@ -46,7 +46,8 @@ struct target {
     void *state; /* the backend's own */
     pid_t pid, held_by;
     unsigned page_bytes;
-    char *executable, *file, *sysroot;
+    char *executable; /* as the target had it */
+    char *executable_option, *file, *sysroot;
     bool incomplete; /* something other than memory is missing (a thread's registers) */
     double stopped_seconds;
     VECTOR(struct mapping) mappings; /* paths are owned */
@@ -64,7 +65,7 @@ struct target *target_new(const struct target_backend *backend, void *state,
 struct mapping *target_push_mapping(struct target *target, hi_addr start, hi_addr end,
                                     const char *path);
 bool target_push_missing(struct target *target, hi_addr start, hi_addr end);
-/* Sort and clean the tables. Of overlapping mappings the first pushed wins. */
+/* Sort and clean the tables. Of overlapping mappings the one that starts first wins. */
 HI_MUST_USE enum hi_code target_seal(struct target *target, struct hi_err *err);
 /* Fill pc, sp and fs_base from registers[]. */
 void thread_set_registers(struct thread *thread, const uint64_t *registers);

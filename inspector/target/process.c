@@ -145,6 +145,14 @@ static enum hi_code process_open_file(struct target *target, const struct mappin
     const struct process_state *state = target->state;
     char path[4096 + 64];
     size_t length = strlen(mapping->path);
+    bool is_executable = target->executable && strcmp(mapping->path, target->executable) == 0;
+    if (is_executable && target->executable_option) {
+        *fd = open(target->executable_option, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        if (*fd >= 0)
+            return HI_OK;
+        return hi_fail(err, HI_NOT_FOUND, "cannot open %s: %s", target->executable_option,
+                       strerror(errno));
+    }
     snprintf(path, sizeof path, "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, (int)state->memory_id,
              mapping->start, mapping->end);
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -152,7 +160,7 @@ static enum hi_code process_open_file(struct target *target, const struct mappin
         return HI_OK;
     bool is_deleted = length >= sizeof deleted - 1 &&
                       strcmp(mapping->path + length - (sizeof deleted - 1), deleted) == 0;
-    if (target->executable && strcmp(mapping->path, target->executable) == 0)
+    if (is_executable)
         snprintf(path, sizeof path, "/proc/%d/exe", (int)state->memory_id);
     else if (is_deleted)
         return hi_fail(err, HI_NOT_FOUND, "%.*s was deleted and only root can still open it",
@@ -343,7 +351,7 @@ static void read_executable(struct target *target)
 {
     const struct process_state *state = target->state;
     char path[4096];
-    if (!target->executable && proc_read_link(state->memory_id, "exe", path, sizeof path))
+    if (proc_read_link(state->memory_id, "exe", path, sizeof path))
         target->executable = strdup(path);
 }
 

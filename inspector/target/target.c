@@ -43,10 +43,10 @@ struct target *target_new(const struct target_backend *backend, void *state,
     target->state = state;
     target->page_bytes = 4096;
     target->sysroot = copy_text(options ? options->sysroot : NULL, &failed);
-    target->executable = copy_text(options ? options->executable : NULL, &failed);
+    target->executable_option = copy_text(options ? options->executable : NULL, &failed);
     if (failed) {
         free(target->sysroot);
-        free(target->executable);
+        free(target->executable_option);
         free(target);
         return NULL;
     }
@@ -78,6 +78,7 @@ void target_close(struct target *target)
     VECTOR_FREE(&target->notes);
     VECTOR_FREE(&target->auxv);
     free(target->executable);
+    free(target->executable_option);
     free(target->file);
     free(target->sysroot);
     free(target);
