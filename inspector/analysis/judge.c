@@ -49,9 +49,8 @@ static bool is_in_module(const struct judged *block, uint64_t address)
 static bool is_table_of_base(const struct judged *block, uint64_t word, uint64_t offset)
 {
     uint64_t before[2];
-    struct hi_err err;
     if (word % WORD || word < 2 * WORD || !is_in_module(block, word) ||
-        target_read(block->target, word - 2 * WORD, before, sizeof before, &err) != HI_OK)
+        target_peek(block->target, word - 2 * WORD, before, sizeof before) != sizeof before)
         return false;
     return before[0] == 0 - offset && (before[1] == 0 || is_in_module(block, before[1]));
 }
@@ -80,8 +79,8 @@ static bool is_python_type(const struct judged *block, uint64_t type)
 {
     for (unsigned step = 0; step < TYPE_STEPS; step++) {
         uint64_t next;
-        struct hi_err err;
-        if (type % WORD || target_read_u64(block->target, type + WORD, &next, &err) != HI_OK)
+        if (type % WORD ||
+            target_peek(block->target, type + WORD, &next, sizeof next) != sizeof next)
             return false;
         if (next == type)
             return is_in_module(block, type);
@@ -118,7 +117,7 @@ static bool read_head(struct judged *judged, const struct inspection *in, hi_blo
     size_t bytes = sizeof judged->head;
     if (judged->usable < bytes)
         bytes = (size_t)judged->usable;
-    judged->head_count = target_read_some(in->target, judged->address, judged->head, bytes) / WORD;
+    judged->head_count = target_peek(in->target, judged->address, judged->head, bytes) / WORD;
     return judged->head_count > 0;
 }
 

@@ -30,6 +30,8 @@ struct target_backend {
                        size_t capacity);
     /* Say in *err why the byte at address can't be read; returns HI_FAULT. May be NULL. */
     enum hi_code (*explain)(struct target *target, hi_addr address, struct hi_err *err);
+    /* After release; NULL: read_some() does as well. */
+    size_t (*peek)(struct target *target, hi_addr address, void *buffer, size_t bytes);
     const void *(*view)(struct target *target, hi_addr address, size_t *bytes); /* may be NULL */
     enum hi_code (*open_file)(struct target *target, const struct mapping *mapping, int *fd,
                               struct hi_err *err); /* may be NULL */

@@ -37,6 +37,7 @@ struct process_state {
     struct tracer *tracer;
     pid_t memory_id; /* a living thread */
     int memory, pagemap;
+    int running; /* memory of the process after release, for hints; -1: not yet released */
     _Atomic bool use_pread;
     bool released;
     uint64_t switches; /* of a held process, when it was opened */
@@ -44,13 +45,11 @@ struct process_state {
 
 /* ---- reading ---- */
 
-static size_t read_by_pread(const struct process_state *state, hi_addr address, void *buffer,
-                            size_t bytes)
+static size_t read_by_pread(int memory, hi_addr address, void *buffer, size_t bytes)
 {
     size_t got = 0;
     while (got < bytes) {
-        ssize_t step =
-            pread(state->memory, (char *)buffer + got, bytes - got, (off_t)(address + got));
+        ssize_t step = pread(memory, (char *)buffer + got, bytes - got, (off_t)(address + got));
         if (step < 0 && errno == EINTR)
             continue;
         if (step <= 0)
@@ -76,9 +75,18 @@ static size_t process_read_some(struct target *target, hi_addr address, void *bu
             break;
         got += (size_t)step;
     }
-    return got < bytes
-               ? got + read_by_pread(state, address + got, (char *)buffer + got, bytes - got)
-               : got;
+    return got < bytes ? got + read_by_pread(state->memory, address + got, (char *)buffer + got,
+                                             bytes - got)
+                       : got;
+}
+
+/* The descriptor stays with the memory that was stopped: after an exec it reads nothing, not the
+ * new program's bytes. */
+static size_t process_peek(struct target *target, hi_addr address, void *buffer, size_t bytes)
+{
+    const struct process_state *state = target->state;
+    int memory = state->released ? state->running : state->memory;
+    return memory < 0 ? 0 : read_by_pread(memory, address, buffer, bytes);
 }
 
 static enum hi_code process_explain(struct target *target, hi_addr address, struct hi_err *err)
@@ -198,21 +206,24 @@ static void process_release(struct target *target)
     }
     target->stopped_seconds = tracer_release(state->tracer);
     state->tracer = NULL;
-    if (state->memory >= 0)
-        close(state->memory);
     if (state->pagemap >= 0)
         close(state->pagemap);
+    state->running = state->memory;
     state->memory = state->pagemap = -1;
 }
 
 static void process_close(struct target *target)
 {
-    free(target->state);
+    struct process_state *state = target->state;
+    if (state->running >= 0)
+        close(state->running);
+    free(state);
 }
 
 static const struct target_backend process_backend = {
     .kind = TARGET_PROCESS,
     .read_some = process_read_some,
+    .peek = process_peek,
     .contents = process_contents,
     .explain = process_explain,
     .open_file = process_open_file,
@@ -388,7 +399,7 @@ enum hi_code target_open_process(struct target **target, pid_t pid,
         free(state);
         return hi_no_memory(err);
     }
-    state->memory = state->pagemap = -1;
+    state->memory = state->pagemap = state->running = -1;
     state->use_pread = shares_pages(pid);
     made->pid = pid;
     made->page_bytes = (unsigned)sysconf(_SC_PAGESIZE);

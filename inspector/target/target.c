@@ -338,6 +338,16 @@ size_t target_read_some(struct target *target, hi_addr address, void *buffer, si
     return bytes ? target->backend->read_some(target, address, buffer, bytes) : 0;
 }
 
+size_t target_peek(struct target *target, hi_addr address, void *buffer, size_t bytes)
+{
+    if (bytes > UINT64_MAX - address)
+        bytes = (size_t)(UINT64_MAX - address);
+    if (!bytes)
+        return 0;
+    return target->backend->peek ? target->backend->peek(target, address, buffer, bytes)
+                                 : target->backend->read_some(target, address, buffer, bytes);
+}
+
 enum hi_code target_read(struct target *target, hi_addr address, void *buffer, size_t bytes,
                          struct hi_err *err)
 {

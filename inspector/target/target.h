@@ -8,8 +8,8 @@
  *
  * Life of a live target: target_open_process() stops every thread (PTRACE_SEIZE + INTERRUPT, the
  * task list read until it no longer changes) and reads the registers; then memory is read while it
- * is stopped; target_release() lets it go, and after that only mappings, threads and notes may be
- * used. The kernel lets the threads go by itself when heapinspect dies. A process that is already
+ * is stopped; target_release() lets it go, and after that only mappings, threads, notes and
+ * target_peek() may be used. The kernel lets the threads go by itself when heapinspect dies. A process that is already
  * traced (TracerPid, gdb) and stopped is read as it stands: .held_by is set, registers come from
  * target_add_registers() if the debugger gave them. Nothing is ever written into a target.
  *
@@ -117,6 +117,9 @@ HI_MUST_USE enum hi_code target_read(struct target *target, hi_addr address, voi
                                      size_t bytes, struct hi_err *err);
 /* As many bytes from the start as can be had (0: none); never an error. */
 size_t target_read_some(struct target *target, hi_addr address, void *buffer, size_t bytes);
+/* For hints, never for walks: like target_read_some(), and goes on to work after target_release(),
+ * when a process runs on and the bytes are whatever it holds by then. */
+size_t target_peek(struct target *target, hi_addr address, void *buffer, size_t bytes);
 HI_MUST_USE enum hi_code target_read_u64(struct target *target, hi_addr address, uint64_t *value,
                                          struct hi_err *err);
 /* A C string of at most size-1 bytes; an unterminated one is cut. */

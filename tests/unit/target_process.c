@@ -45,6 +45,7 @@ static void test_memory(struct child *child)
     ok(target_read(target, child->layout->anonymous, &byte, 1, &err) == HI_FAULT &&
            strstr(err.message, "was let go"),
        "no reading after release");
+    ok(target_peek(target, child->layout->anonymous, &byte, 1) == 1, "but a hint may be had");
     target_close(target);
 }
 
