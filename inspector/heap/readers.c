@@ -3,5 +3,6 @@
 
 const struct heap_reader *const heap_readers[] = {
     &jemalloc_reader,
+    &himalloc_reader,
     NULL,
 };
