@@ -22,19 +22,17 @@ struct jemalloc_extent {
 };
 
 struct jemalloc {
-    hi_addr root; /* the tree's root array */
-    size_t module;
-    const struct jemalloc_tree_layout *tree;
+    struct page_tree tree;
     const struct jemalloc_extent_layout *extent;
     VECTOR(hi_addr) records;                   /* all extent records, rising, no doubles */
-    VECTOR(hi_addr) tables;                    /* the tree's nodes and leaves */
+    struct page_tree_tables tables;            /* the tree's own: metadata */
     uint32_t arena_index[JEMALLOC_ARENAS_MAX]; /* ours + 1; 0: not seen */
 };
 
 /* -- jemalloc_tree.c ----------------------------------------------------------------------------
  */
-/* Look for the tree's root in the writable data of the modules, from *module on. HI_NOT_FOUND. */
-HI_MUST_USE enum hi_code jemalloc_tree_find(struct jemalloc *heap, size_t *module,
+/* Look for the tree in the modules' data, from heap->tree.module on. HI_NOT_FOUND. */
+HI_MUST_USE enum hi_code jemalloc_tree_find(struct jemalloc *heap,
                                             const struct heap_context *context, struct hi_err *err);
 /* Fill heap->records and heap->tables. */
 HI_MUST_USE enum hi_code jemalloc_tree_walk(struct jemalloc *heap,

@@ -5,10 +5,10 @@
 #include "heap/jemalloc_layout.h"
 
 /* configure probes the machine that builds: both address widths are in the field. */
-const struct jemalloc_tree_layout jemalloc_trees[] = {
-    {2, {18, 18, 0}, 48, 8},
-    {2, {18, 18, 0}, 48, 16},
-    {3, {15, 15, 15}, 57, 16},
+const struct page_tree_shape jemalloc_trees[] = {
+    {2, {18, 18, 0}, 48, 12, 8},
+    {2, {18, 18, 0}, 48, 12, 16},
+    {3, {15, 15, 15}, 57, 12, 16},
 };
 const size_t jemalloc_tree_count = sizeof jemalloc_trees / sizeof *jemalloc_trees;
 

@@ -5,16 +5,7 @@
 #ifndef HEAP_JEMALLOC_LAYOUT_H
 #define HEAP_JEMALLOC_LAYOUT_H
 
-#include <stddef.h>
-#include <stdint.h>
-
-/* include/jemalloc/internal/rtree.h: page number -> extent, 12-bit pages. */
-struct jemalloc_tree_layout {
-    unsigned levels;
-    unsigned bits[3];          /* of the key, from the root down */
-    unsigned address_bits;     /* 48 or 57: the key is bits 12 .. address_bits */
-    unsigned leaf_entry_bytes; /* 8: packed with size class and slab bit; 16: pointer first */
-};
+#include "heap/page_tree.h"
 
 /* extent_structs.h (5.0 to 5.2), edata.h (5.3): 128 bytes, bits packed into the first word. */
 struct jemalloc_extent_layout {
@@ -47,7 +38,7 @@ struct jemalloc_cache_layout {
 };
 
 enum {
-    JEMALLOC_PAGE_SHIFT = 12,
+    JEMALLOC_WIDEST_POINTER_MASK = 0x7f,
     JEMALLOC_EXTENT_BYTES = 128,
     JEMALLOC_EXTENT_ADDRESS = 8, /* e_addr */
     JEMALLOC_EXTENT_SIZE = 16,   /* e_size_esn: size | serial number in the low 12 bits */
@@ -61,7 +52,9 @@ enum {
     JEMALLOC_ARENAS_MAX = 4096,
 };
 
-extern const struct jemalloc_tree_layout jemalloc_trees[];
+/* include/jemalloc/internal/rtree.h. A leaf entry of 8 bytes has size class and slab bit packed in.
+ */
+extern const struct page_tree_shape jemalloc_trees[];
 extern const size_t jemalloc_tree_count;
 extern const struct jemalloc_extent_layout jemalloc_extents[];
 extern const size_t jemalloc_extent_count;

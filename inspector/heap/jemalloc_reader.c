@@ -64,8 +64,8 @@ static bool version_in(struct target *target, struct hi_range memory, char *vers
 static void version_find(const struct heap_context *context, const struct jemalloc *heap,
                          char *version, size_t size)
 {
-    for (size_t i = 0; i < symbols_segment_count(context->symbols, heap->module); i++) {
-        struct module_segment segment = symbols_segment(context->symbols, heap->module, i);
+    for (size_t i = 0; i < symbols_segment_count(context->symbols, heap->tree.module); i++) {
+        struct module_segment segment = symbols_segment(context->symbols, heap->tree.module, i);
         if (segment.protection & MAPPING_WRITE)
             continue;
         if (segment.memory.end - segment.memory.start > VERSION_SCAN_BYTES)
@@ -85,7 +85,7 @@ static void jemalloc_close(void *state)
     if (!heap)
         return;
     VECTOR_FREE(&heap->records);
-    VECTOR_FREE(&heap->tables);
+    VECTOR_FREE(&heap->tables.items);
     free(heap);
 }
 
@@ -114,12 +114,10 @@ static enum hi_code jemalloc_probe(const struct heap_context *context, unsigned 
     struct jemalloc *heap = calloc(1, sizeof *heap);
     if (!heap)
         return hi_no_memory(err);
-    size_t module = 0;
-    enum hi_code code = HI_NOT_FOUND;
-    for (unsigned i = 0; i <= instance; i++, module++) {
-        code = jemalloc_tree_find(heap, &module, context, err);
-        if (code != HI_OK)
-            break;
+    enum hi_code code = jemalloc_tree_find(heap, context, err);
+    for (unsigned i = 0; i < instance && code == HI_OK; i++) {
+        heap->tree.module++;
+        code = jemalloc_tree_find(heap, context, err);
     }
     if (code != HI_OK) {
         jemalloc_close(heap);
@@ -287,7 +285,7 @@ static bool metadata_around(struct walk *walk, const hi_addr *places, size_t cou
 /* A thread inside the allocator's own library may hold a region that bitmap and count see apart. */
 static unsigned threads_inside(const struct walk *walk)
 {
-    const struct module *module = symbols_module(walk->context->symbols, walk->heap->module);
+    const struct module *module = symbols_module(walk->context->symbols, walk->heap->tree.module);
     unsigned inside = 0;
     for (size_t i = 0; i < target_thread_count(walk->context->target); i++) {
         const struct thread *thread = target_thread(walk->context->target, i);
@@ -306,9 +304,10 @@ static enum hi_code jemalloc_walk(const struct heap_context *context, struct hea
     unsigned char *buffer = malloc(BATCH_BYTES);
     if (!buffer)
         return hi_no_memory(err);
-    bool whole = records_push(&walk, buffer) &&
-                 metadata_around(&walk, walk.heap->records.items, walk.heap->records.count) &&
-                 metadata_around(&walk, walk.heap->tables.items, walk.heap->tables.count);
+    bool whole =
+        records_push(&walk, buffer) &&
+        metadata_around(&walk, walk.heap->records.items, walk.heap->records.count) &&
+        metadata_around(&walk, walk.heap->tables.items.items, walk.heap->tables.items.count);
     free(buffer);
     if (!whole)
         return HI_STOPPED;

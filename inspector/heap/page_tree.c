@@ -1,0 +1,247 @@
+/* Finding and walking the tree from page to record; the theory is in page_tree.h. */
+#include "heap/page_tree.h"
+
+enum {
+    KEYS_MAX = 4096,
+    READ_BYTES = 256 * 1024,
+    LEVELS_MAX = 3,
+};
+
+static uint64_t word_at(const unsigned char *bytes)
+{
+    uint64_t value;
+    memcpy(&value, bytes, sizeof value);
+    return value;
+}
+
+static bool anonymous_mapping(const struct mapping *mapping)
+{
+    return mapping && (mapping->protection & MAPPING_WRITE) &&
+           (!mapping->path || strcmp(mapping->path, "[heap]") == 0);
+}
+
+bool page_tree_is_anonymous(struct target *target, hi_addr address)
+{
+    return anonymous_mapping(target_mapping_at(target, address));
+}
+
+/* How far an address is shifted to be the key of a level, its low bits cut. */
+static unsigned level_shift(const struct page_tree_shape *shape, unsigned level)
+{
+    unsigned shift = shape->address_bits;
+    for (unsigned i = 0; i <= level; i++)
+        shift -= shape->bits[i];
+    return shift;
+}
+
+static unsigned entry_bytes(const struct page_tree_shape *shape, unsigned level)
+{
+    return level == shape->levels - 1 ? shape->leaf_entry_bytes : 8;
+}
+
+/* -- walking -------------------------------------------------------------------------------------
+ */
+
+struct descent {
+    struct target *target;
+    const struct progress *progress;
+    const struct page_tree_shape *shape;
+    struct page_tree_tables *tables;
+    page_tree_visit visit;
+    void *context;
+    unsigned char *buffers[LEVELS_MAX];
+    bool out_of_memory;
+};
+
+static bool table_descend(struct descent *descent, unsigned level, hi_addr table, hi_addr covers);
+
+static bool entry_follow(struct descent *descent, unsigned level, uint64_t entry, hi_addr covers)
+{
+    if (level == descent->shape->levels - 1)
+        return descent->visit(descent->context, entry, covers);
+    if (!page_tree_is_anonymous(descent->target, entry))
+        return true;
+    if (progress_stopped(descent->progress))
+        return false;
+    if (descent->tables) {
+        hi_addr *item = VECTOR_PUSH(&descent->tables->items);
+        descent->out_of_memory = !item;
+        if (!item)
+            return false;
+        *item = entry;
+    }
+    return table_descend(descent, level + 1, entry, covers);
+}
+
+/* Every entry that is not 0, where the table has content. At most LEVELS_MAX deep. */
+static bool table_descend(struct descent *descent, unsigned level, hi_addr table, hi_addr covers)
+{
+    unsigned size = entry_bytes(descent->shape, level);
+    unsigned shift = level_shift(descent->shape, level);
+    hi_addr end = table + ((uint64_t)size << descent->shape->bits[level]);
+    unsigned char *buffer = descent->buffers[level];
+    struct hi_range range;
+    for (hi_addr at = table; target_next_content(descent->target, at, end, &range);) {
+        at = range.start + (size - (range.start - table) % size) % size;
+        size_t wanted = range.end - at > READ_BYTES ? READ_BYTES : (size_t)(range.end - at);
+        size_t got = target_read_some(descent->target, at, buffer, wanted);
+        for (size_t i = 0; i + size <= got; i += size) {
+            uint64_t entry = word_at(buffer + i);
+            if (entry &&
+                !entry_follow(descent, level, entry, covers + (((at - table + i) / size) << shift)))
+                return false;
+        }
+        at += wanted;
+    }
+    return true;
+}
+
+static bool buffers_get(struct descent *descent)
+{
+    unsigned char *memory = malloc((size_t)LEVELS_MAX * READ_BYTES);
+    for (unsigned i = 0; i < LEVELS_MAX; i++)
+        descent->buffers[i] = memory ? memory + (size_t)i * READ_BYTES : NULL;
+    return memory != NULL;
+}
+
+void page_tree_sample(const struct heap_context *context, const struct page_tree_shape *shape,
+                      uint64_t key, hi_addr table, page_tree_visit visit, void *visit_context)
+{
+    struct descent descent = {.target = context->target,
+                              .progress = context->progress,
+                              .shape = shape,
+                              .visit = visit,
+                              .context = visit_context};
+    if (!buffers_get(&descent))
+        return;
+    table_descend(&descent, 1, table, key << level_shift(shape, 0));
+    free(descent.buffers[0]);
+}
+
+enum hi_code page_tree_walk(const struct page_tree *tree, const struct heap_context *context,
+                            struct page_tree_tables *tables, page_tree_visit visit,
+                            void *visit_context, struct hi_err *err)
+{
+    struct descent descent = {.target = context->target,
+                              .progress = context->progress,
+                              .shape = tree->shape,
+                              .tables = tables,
+                              .visit = visit,
+                              .context = visit_context};
+    if (!buffers_get(&descent))
+        return hi_no_memory(err);
+    bool whole = table_descend(&descent, 0, tree->root, 0);
+    free(descent.buffers[0]);
+    if (descent.out_of_memory)
+        return hi_no_memory(err);
+    return whole ? HI_OK : HI_STOPPED;
+}
+
+/* -- finding -------------------------------------------------------------------------------------
+ */
+
+struct search {
+    const struct heap_context *context;
+    struct page_tree *tree;
+    page_tree_judge judge;
+    void *judge_context;
+    struct hi_range segment;
+    size_t key_count;
+    uint64_t keys[KEYS_MAX]; /* root slots under which anonymous memory would be filed, rising */
+    unsigned char buffer[READ_BYTES];
+};
+
+static void keys_collect(struct search *search, unsigned shift)
+{
+    struct target *target = search->context->target;
+    search->key_count = 0;
+    for (size_t i = 0; i < target_mapping_count(target); i++) {
+        const struct mapping *mapping = target_mapping(target, i);
+        if (!anonymous_mapping(mapping))
+            continue;
+        for (uint64_t key = mapping->start >> shift; key <= (mapping->end - 1) >> shift; key++) {
+            if (search->key_count && search->keys[search->key_count - 1] >= key)
+                continue;
+            if (search->key_count == KEYS_MAX)
+                return;
+            search->keys[search->key_count++] = key;
+        }
+    }
+}
+
+static bool word_is_slot(struct search *search, hi_addr place, uint64_t word)
+{
+    const struct page_tree_shape *shape = search->tree->shape;
+    uint64_t root_bytes = UINT64_C(8) << shape->bits[0];
+    for (size_t i = 0; i < search->key_count; i++) {
+        uint64_t back = 8 * search->keys[i];
+        if (back > place - search->segment.start || place - back + root_bytes > search->segment.end)
+            continue;
+        if (search->judge(search->judge_context, shape, search->keys[i], word)) {
+            search->tree->root = place - back;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool segment_search(struct search *search)
+{
+    struct target *target = search->context->target;
+    struct hi_range range;
+    for (hi_addr at = search->segment.start;
+         target_next_content(target, at, search->segment.end, &range);) {
+        at = range.start;
+        size_t wanted = range.end - at > READ_BYTES ? READ_BYTES : (size_t)(range.end - at);
+        size_t got = target_read_some(target, at, search->buffer, wanted);
+        for (size_t i = 0; i + 8 <= got; i += 8) {
+            uint64_t word = word_at(search->buffer + i);
+            if (word >= 4096 && (word & 7) == 0 && page_tree_is_anonymous(target, word) &&
+                word_is_slot(search, at + i, word))
+                return true;
+        }
+        at += wanted;
+    }
+    return false;
+}
+
+static bool module_search(struct search *search, const struct page_tree_shape *shapes, size_t count)
+{
+    struct symbols *symbols = search->context->symbols;
+    size_t module = search->tree->module;
+    for (size_t i = 0; i < symbols_segment_count(symbols, module); i++) {
+        struct module_segment segment = symbols_segment(symbols, module, i);
+        search->segment = segment.memory;
+        for (size_t k = 0; (segment.protection & MAPPING_WRITE) && k < count; k++) {
+            if (segment.memory.end - segment.memory.start < UINT64_C(8) << shapes[k].bits[0])
+                continue;
+            search->tree->shape = &shapes[k];
+            keys_collect(search, level_shift(&shapes[k], 0));
+            if (segment_search(search))
+                return true;
+        }
+    }
+    return false;
+}
+
+enum hi_code page_tree_find(struct page_tree *tree, const struct heap_context *context,
+                            const struct page_tree_shape *shapes, size_t shape_count,
+                            page_tree_judge judge, void *judge_context, struct hi_err *err)
+{
+    struct search *search = malloc(sizeof *search);
+    if (!search)
+        return hi_no_memory(err);
+    search->context = context;
+    search->tree = tree;
+    search->judge = judge;
+    search->judge_context = judge_context;
+    bool found = false;
+    for (size_t count = symbols_module_count(context->symbols); tree->module < count;
+         tree->module++) {
+        found = module_search(search, shapes, shape_count);
+        if (found || progress_stopped(context->progress))
+            break;
+    }
+    free(search);
+    return found ? HI_OK : HI_NOT_FOUND;
+}
