@@ -16,8 +16,8 @@
  *
  *   struct hm_preamble is the only thing with offsets that are fixed for ever. It is valid when
  *   magic is HM_MAGIC, byte_order is HM_BYTE_ORDER and self is the address it was read from (self
- *   is the last store of the start). A major version that is not known must be refused; minor versions
- *   only add structures and fields.
+ *   is the last store of the start). A major version that is not known must be refused; minor
+ *   versions only add structures and fields.
  *
  * 2. THE SCHEMA
  *
@@ -222,142 +222,145 @@ enum {
 enum hm_arena_kind { HM_ARENA_GONE = 0, HM_ARENA_AUTOMATIC = 1, HM_ARENA_NAMED = 2 };
 
 /*
- * The lists. One field a line: F(kind, type, name) for one element, A(kind, type, name, count) for
- * several. The structures and the schema are both made from them, so neither can drift; lines may
- * change places or gain neighbours without a reader noticing.
+ * The lists. One field a line: F(S, kind, type, name) for one element, A(S, kind, type, name, count)
+ * for several, S being the structure. The structures and the schema are both made from them, so
+ * neither can drift; lines may change places or gain neighbours without a reader noticing.
  */
 /* clang-format off */
 
 /* {head, empty} of a bin: slots [head, empty) are cached. Together so that one store moves both. */
-#define HM_WINDOW_FIELDS(F, A)                                                                     \
-    F(UINT, uint32_t, head)                                                                        \
-    F(UINT, uint32_t, empty)                                                                       \
+#define HM_WINDOW_FIELDS(F, A, S)                                                                  \
+    F(S, UINT, uint32_t, head)                                                                     \
+    F(S, UINT, uint32_t, empty)                                                                    \
     /* end */
 
 /* A thread's cache of one class. `full` is where head may go down to; only its thread needs it. */
-#define HM_BIN_FIELDS(F, A)                                                                        \
-    F(RECORD, struct hm_window, window)                                                            \
-    F(UINT, uint32_t, full)                                                                        \
-    F(UINT, uint32_t, pend)                                                                        \
+#define HM_BIN_FIELDS(F, A, S)                                                                     \
+    F(S, RECORD, struct hm_window, window)                                                         \
+    F(S, UINT, uint32_t, full)                                                                     \
+    F(S, UINT, uint32_t, pend)                                                                     \
     /* end */
 
 /* From slots_used on the words of the mapping are not yet given to any bin. */
-#define HM_THREAD_FIELDS(F, A)                                                                     \
-    F(UINT, uint32_t, tid)                                                                         \
-    F(UINT, uint32_t, arena)                                                                       \
-    F(UINT, uint32_t, slots_used)                                                                  \
-    F(UINT, uint32_t, slow_count)                                                                  \
-    F(ADDRESS, uint64_t, hand)                                                                     \
-    F(UINT, uint64_t, mapping_bytes)                                                               \
-    A(RECORD, struct hm_bin, bins, HM_CLASS_SLOTS)                                                 \
-    A(UINT, uint8_t, misses, HM_CLASS_SLOTS)                                                       \
+#define HM_THREAD_FIELDS(F, A, S)                                                                  \
+    F(S, UINT, uint32_t, tid)                                                                      \
+    F(S, UINT, uint32_t, arena)                                                                    \
+    F(S, UINT, uint32_t, index)                                                                    \
+    F(S, UINT, uint32_t, meets)                                                                    \
+    F(S, UINT, uint32_t, slots_used)                                                               \
+    F(S, UINT, uint32_t, slow_count)                                                               \
+    F(S, ADDRESS, uint64_t, hand)                                                                  \
+    F(S, UINT, uint64_t, mapping_bytes)                                                            \
+    A(S, RECORD, struct hm_bin, bins, HM_CLASS_SLOTS)                                              \
+    A(S, UINT, uint8_t, misses, HM_CLASS_SLOTS)                                                    \
     /* end */
 
 /* Slabs with free blocks: list by unit.next/.prev, entries (range index << 32 | unit index) + 1. */
-#define HM_CENTRAL_FIELDS(F, A)                                                                    \
-    F(UINT, uint32_t, lock)                                                                        \
-    F(UINT, uint32_t, stash_count)                                                                 \
-    F(UINT, uint32_t, stash_capacity)                                                              \
-    F(UINT, uint32_t, stash_low)                                                                   \
-    F(ADDRESS, uint64_t, stash)                                                                    \
-    F(UINT, uint64_t, partial_first)                                                               \
-    F(UINT, uint64_t, partial_last)                                                                \
-    F(UINT, uint64_t, slab_count)                                                                  \
-    F(UINT, uint64_t, free_count)                                                                  \
-    F(UINT, uint64_t, fill_count)                                                                  \
+#define HM_CENTRAL_FIELDS(F, A, S)                                                                 \
+    F(S, UINT, uint32_t, lock)                                                                     \
+    F(S, UINT, uint32_t, stash_count)                                                              \
+    F(S, UINT, uint32_t, stash_capacity)                                                           \
+    F(S, UINT, uint32_t, stash_low)                                                                \
+    F(S, ADDRESS, uint64_t, stash)                                                                 \
+    F(S, UINT, uint64_t, partial_first)                                                            \
+    F(S, UINT, uint64_t, partial_last)                                                             \
+    F(S, UINT, uint64_t, slab_count)                                                               \
+    F(S, UINT, uint64_t, free_count)                                                               \
+    F(S, UINT, uint64_t, fill_count)                                                               \
     /* end */
 
-#define HM_ARENA_FIELDS(F, A)                                                                      \
-    F(UINT, uint32_t, index)                                                                       \
-    F(UINT, uint32_t, kind)                                                                        \
-    F(UINT, uint32_t, thread_count)                                                                \
-    F(UINT, uint32_t, meets)                                                                       \
-    F(UINT, uint64_t, large_units)                                                                 \
-    A(TEXT, char, name, 32)                                                                        \
-    A(RECORD, struct hm_central, centrals, HM_CLASS_SLOTS)                                         \
+#define HM_ARENA_FIELDS(F, A, S)                                                                   \
+    F(S, UINT, uint32_t, index)                                                                    \
+    F(S, UINT, uint32_t, kind)                                                                     \
+    F(S, UINT, uint32_t, thread_count)                                                             \
+    F(S, UINT, uint32_t, meets)                                                                    \
+    F(S, UINT, uint64_t, large_units)                                                              \
+    A(S, TEXT, char, name, 32)                                                                     \
+    A(S, RECORD, struct hm_central, centrals, HM_CLASS_SLOTS)                                      \
     /* end */
 
 /* Of a slab (first unit), of a large block (head), or of a run of free units (first and last). */
-#define HM_UNIT_FIELDS(F, A)                                                                       \
-    F(UINT, uint32_t, head)                                                                        \
-    F(UINT, uint32_t, unit_count)                                                                  \
-    F(UINT, uint16_t, arena)                                                                       \
-    F(UINT, uint16_t, class_index)                                                                 \
-    F(UINT, uint32_t, block_count)                                                                 \
-    F(UINT, uint32_t, free_count)                                                                  \
-    F(UINT, uint32_t, listed)                                                                      \
-    F(ADDRESS, uint64_t, bitmap)                                                                   \
-    F(UINT, uint64_t, next)                                                                        \
-    F(UINT, uint64_t, prev)                                                                        \
-    F(UINT, uint64_t, requested_bytes)                                                             \
-    F(UINT, uint64_t, usable_bytes)                                                                \
+#define HM_UNIT_FIELDS(F, A, S)                                                                    \
+    F(S, UINT, uint32_t, head)                                                                     \
+    F(S, UINT, uint32_t, unit_count)                                                               \
+    F(S, UINT, uint16_t, arena)                                                                    \
+    F(S, UINT, uint16_t, class_index)                                                              \
+    F(S, UINT, uint32_t, block_count)                                                              \
+    F(S, UINT, uint32_t, free_count)                                                               \
+    F(S, UINT, uint16_t, listed)                                                                   \
+    F(S, UINT, uint16_t, scan_index)                                                               \
+    F(S, ADDRESS, uint64_t, bitmap)                                                                \
+    F(S, UINT, uint64_t, next)                                                                     \
+    F(S, UINT, uint64_t, prev)                                                                     \
+    F(S, UINT, uint64_t, requested_bytes)                                                          \
+    F(S, UINT, uint64_t, usable_bytes)                                                             \
     /* end */
 
 /* ages: one byte a unit; 0 = the pages are known to be zero, else when the unit was last in use. */
-#define HM_RANGE_FIELDS(F, A)                                                                      \
-    F(ADDRESS, uint64_t, base)                                                                     \
-    F(UINT, uint64_t, unit_count)                                                                  \
-    F(UINT, uint64_t, top_index)                                                                   \
-    F(UINT, uint64_t, committed_units)                                                             \
-    F(UINT, uint64_t, described_units)                                                             \
-    F(ADDRESS, uint64_t, codes)                                                                    \
-    F(ADDRESS, uint64_t, ages)                                                                     \
-    F(ADDRESS, uint64_t, units)                                                                    \
-    F(ADDRESS, uint64_t, bitmaps)                                                                  \
-    F(ADDRESS, uint64_t, mapping_start)                                                            \
-    F(UINT, uint64_t, mapping_bytes)                                                               \
+#define HM_RANGE_FIELDS(F, A, S)                                                                   \
+    F(S, ADDRESS, uint64_t, base)                                                                  \
+    F(S, UINT, uint64_t, unit_count)                                                               \
+    F(S, UINT, uint64_t, top_index)                                                                \
+    F(S, UINT, uint64_t, committed_units)                                                          \
+    F(S, UINT, uint64_t, described_units)                                                          \
+    F(S, ADDRESS, uint64_t, codes)                                                                 \
+    F(S, ADDRESS, uint64_t, ages)                                                                  \
+    F(S, ADDRESS, uint64_t, units)                                                                 \
+    F(S, ADDRESS, uint64_t, bitmaps)                                                               \
+    F(S, ADDRESS, uint64_t, mapping_start)                                                         \
+    F(S, UINT, uint64_t, mapping_bytes)                                                            \
     /* end */
 
-#define HM_BIG_FIELDS(F, A)                                                                        \
-    F(ADDRESS, uint64_t, address)                                                                  \
-    F(ADDRESS, uint64_t, mapping_start)                                                            \
-    F(UINT, uint64_t, mapping_bytes)                                                               \
-    F(UINT, uint64_t, requested_bytes)                                                             \
-    F(UINT, uint64_t, usable_bytes)                                                                \
-    F(UINT, uint64_t, arena)                                                                       \
+#define HM_BIG_FIELDS(F, A, S)                                                                     \
+    F(S, ADDRESS, uint64_t, address)                                                               \
+    F(S, ADDRESS, uint64_t, mapping_start)                                                         \
+    F(S, UINT, uint64_t, mapping_bytes)                                                            \
+    F(S, UINT, uint64_t, requested_bytes)                                                          \
+    F(S, UINT, uint64_t, usable_bytes)                                                             \
+    F(S, UINT, uint64_t, arena)                                                                    \
     /* end */
 
 /* reciprocal: offset in slab * reciprocal >> 32 = block index, exact for every offset in a slab. */
-#define HM_CLASS_FIELDS(F, A)                                                                      \
-    F(UINT, uint32_t, block_bytes)                                                                 \
-    F(UINT, uint32_t, block_count)                                                                 \
-    F(UINT, uint32_t, slab_units)                                                                  \
-    F(UINT, uint32_t, reciprocal)                                                                  \
+#define HM_CLASS_FIELDS(F, A, S)                                                                   \
+    F(S, UINT, uint32_t, block_bytes)                                                              \
+    F(S, UINT, uint32_t, block_count)                                                              \
+    F(S, UINT, uint32_t, slab_units)                                                               \
+    F(S, UINT, uint32_t, reciprocal)                                                               \
     /* end */
 
-#define HM_ROOT_FIELDS(F, A)                                                                       \
-    A(TEXT, char, version, 16)                                                                     \
-    F(UINT, uint32_t, unit_shift)                                                                  \
-    F(UINT, uint32_t, class_count)                                                                 \
-    F(UINT, uint32_t, code_free)                                                                   \
-    F(UINT, uint32_t, code_slab_first)                                                             \
-    F(UINT, uint32_t, code_slab_last)                                                              \
-    F(UINT, uint32_t, code_named_first)                                                            \
-    F(UINT, uint32_t, code_named_last)                                                             \
-    F(UINT, uint32_t, code_large_head)                                                             \
-    F(UINT, uint32_t, code_large_rest)                                                             \
-    F(UINT, uint32_t, code_purging)                                                                \
-    F(UINT, uint32_t, range_count)                                                                 \
-    F(UINT, uint32_t, range_capacity)                                                              \
-    F(UINT, uint32_t, arena_count)                                                                 \
-    F(UINT, uint32_t, arena_capacity)                                                              \
-    F(UINT, uint32_t, thread_count)                                                                \
-    F(UINT, uint32_t, thread_capacity)                                                             \
-    F(UINT, uint32_t, big_count)                                                                   \
-    F(UINT, uint32_t, big_capacity)                                                                \
-    F(ADDRESS, uint64_t, ranges)                                                                   \
-    F(ADDRESS, uint64_t, arenas)                                                                   \
-    F(ADDRESS, uint64_t, threads)                                                                  \
-    F(ADDRESS, uint64_t, bigs)                                                                     \
-    F(ADDRESS, uint64_t, classes)                                                                  \
-    F(ADDRESS, uint64_t, text_start)                                                               \
-    F(ADDRESS, uint64_t, text_end)                                                                 \
-    F(UINT, uint32_t, registry_lock)                                                               \
-    F(UINT, uint32_t, span_lock)                                                                   \
-    F(UINT, uint32_t, helper_tid)                                                                  \
-    F(UINT, uint32_t, check_mode)                                                                  \
-    F(UINT, uint64_t, free_units)                                                                  \
-    F(UINT, uint64_t, dirty_units)                                                                 \
+#define HM_ROOT_FIELDS(F, A, S)                                                                    \
+    A(S, TEXT, char, version, 16)                                                                  \
+    F(S, UINT, uint32_t, unit_shift)                                                               \
+    F(S, UINT, uint32_t, class_count)                                                              \
+    F(S, UINT, uint32_t, code_free)                                                                \
+    F(S, UINT, uint32_t, code_slab_first)                                                          \
+    F(S, UINT, uint32_t, code_slab_last)                                                           \
+    F(S, UINT, uint32_t, code_named_first)                                                         \
+    F(S, UINT, uint32_t, code_named_last)                                                          \
+    F(S, UINT, uint32_t, code_large_head)                                                          \
+    F(S, UINT, uint32_t, code_large_rest)                                                          \
+    F(S, UINT, uint32_t, code_purging)                                                             \
+    F(S, UINT, uint32_t, range_count)                                                              \
+    F(S, UINT, uint32_t, range_capacity)                                                           \
+    F(S, UINT, uint32_t, arena_count)                                                              \
+    F(S, UINT, uint32_t, arena_capacity)                                                           \
+    F(S, UINT, uint32_t, thread_count)                                                             \
+    F(S, UINT, uint32_t, thread_capacity)                                                          \
+    F(S, UINT, uint32_t, big_count)                                                                \
+    F(S, UINT, uint32_t, big_capacity)                                                             \
+    F(S, ADDRESS, uint64_t, ranges)                                                                \
+    F(S, ADDRESS, uint64_t, arenas)                                                                \
+    F(S, ADDRESS, uint64_t, threads)                                                               \
+    F(S, ADDRESS, uint64_t, bigs)                                                                  \
+    F(S, ADDRESS, uint64_t, classes)                                                               \
+    F(S, ADDRESS, uint64_t, text_start)                                                            \
+    F(S, ADDRESS, uint64_t, text_end)                                                              \
+    F(S, UINT, uint32_t, registry_lock)                                                            \
+    F(S, UINT, uint32_t, span_lock)                                                                \
+    F(S, UINT, uint32_t, helper_tid)                                                               \
+    F(S, UINT, uint32_t, check_mode)                                                               \
+    F(S, UINT, uint64_t, free_units)                                                               \
+    F(S, UINT, uint64_t, dirty_units)                                                              \
     /* end */
 
 /* clang-format on */
@@ -377,11 +380,11 @@ enum hm_arena_kind { HM_ARENA_GONE = 0, HM_ARENA_AUTOMATIC = 1, HM_ARENA_NAMED =
 
 #ifdef HM_DEFINE_STRUCTURES
 /* Only the allocator defines them: to a reader they are names in the schema. */
-#define HM_MEMBER(kind, type, name)              type name;
-#define HM_MEMBER_ARRAY(kind, type, name, count) type name[count];
+#define HM_MEMBER(S, kind, type, name)              type name;
+#define HM_MEMBER_ARRAY(S, kind, type, name, count) type name[count];
 #define HM_STRUCT(name, FIELDS)                                                                    \
     struct hm_##name {                                                                             \
-        FIELDS(HM_MEMBER, HM_MEMBER_ARRAY)                                                         \
+        FIELDS(HM_MEMBER, HM_MEMBER_ARRAY, name)                                                   \
     };
 HM_STRUCTURES(HM_STRUCT)
 #undef HM_MEMBER

@@ -1,0 +1,6 @@
+# What the allocator needs beyond the common flags: it is preloaded into programs that know nothing
+# of it, runs on a helper thread without TLS, and must not have its own calls turned into malloc.
+HIMALLOC_CFLAGS  := -fPIC -fvisibility=hidden -ftls-model=initial-exec -fno-builtin-malloc \
+                    -fno-builtin-calloc -fno-builtin-realloc -fno-builtin-free \
+                    -fno-stack-protector -fno-exceptions -fno-tree-loop-distribute-patterns
+HIMALLOC_LDFLAGS := -Wl,-z,now -Wl,-z,relro -Wl,--build-id

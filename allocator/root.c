@@ -1,0 +1,287 @@
+/*
+ * root: how a heap begins and how it describes itself.
+ *
+ * One reservation of address space holds everything of range 0:
+ *
+ *     | slack | root area | codes | ages | unit records | bitmaps | units ... |
+ *
+ * Root area, codes and ages are readable and writable from the start (about 11 MiB of address space
+ * of which a small program touches a dozen pages); records, bitmaps and units become so in steps,
+ * so that a core dumper never walks through what was never used. In the root area lie the preamble,
+ * structure root, all tables, the first arena and the first thread's cache: a program's first
+ * allocation costs four system calls.
+ *
+ * Where address space is limited (RLIMIT_AS) the first range is about a sixteenth of the limit, and
+ * further ranges, each twice as long as the one before, follow as they are needed.
+ */
+#include "state.h"
+
+#include "arena.h"
+#include "lock.h"
+#include "options.h"
+#include "pages.h"
+#include "size_class.h"
+#include "thread_cache.h"
+
+#include <string.h>
+
+enum { DESCRIBE_STEP = 1024, BASE_ALIGN = 4 << 20, SMALL_BASE_ALIGN = 4 * UNIT_BYTES };
+
+struct root_area {
+    struct hm_preamble preamble;
+    struct hm_root root;
+    uint64_t arenas[HM_ARENA_CAPACITY];
+    struct hm_range ranges[HM_RANGE_CAPACITY];
+    uint64_t threads[HM_THREAD_CAPACITY];
+    struct hm_big bigs[HM_BIG_CAPACITY];
+};
+
+struct hm_hot hm_hot;
+static uint32_t start_lock;
+
+/* ---- self-description ---- */
+
+/* The anchor: the note below leads here, from it to the preamble. */
+uint64_t hm_root_anchor __attribute__((used));
+
+/* In the first page of the module, so in every core; "distance" is fixed when the module is linked.
+ */
+__asm__(".pushsection .note.himalloc, \"a\", %note\n"
+        ".balign 4\n"
+        ".long 9\n"
+        ".long 8\n"
+        ".long 1\n"
+        ".asciz \"himalloc\"\n"
+        ".balign 4\n"
+        "1: .quad hm_root_anchor - 1b\n"
+        ".popsection\n");
+
+#define SCHEMA_FIELD(S, k, t, n) SCHEMA_ARRAY(S, k, t, n, 1)
+#define SCHEMA_ARRAY(S, k, t, n, elements)                                                         \
+    {.structure = #S,                                                                              \
+     .field = #n,                                                                                  \
+     .type = #t,                                                                                   \
+     .offset = offsetof(struct hm_##S, n),                                                         \
+     .size = sizeof(t),                                                                            \
+     .count = elements,                                                                            \
+     .kind = HM_##k},
+#define COUNT_FIELD(S, k, t, n)           +1
+#define COUNT_ARRAY(S, k, t, n, elements) +1
+#define SCHEMA_STRUCTURE(name, FIELDS)                                                             \
+    {.structure = #name,                                                                           \
+     .size = sizeof(struct hm_##name),                                                             \
+     .count = 0 FIELDS(COUNT_FIELD, COUNT_ARRAY, name),                                            \
+     .kind = HM_STRUCTURE},                                                                        \
+        FIELDS(SCHEMA_FIELD, SCHEMA_ARRAY, name)
+#define COUNT_STRUCTURE(name, FIELDS) +1
+
+/* Not const: .data is written to, so a core holds all of it; .rodata would not be there. */
+static struct hm_schema_record schema[] = {HM_STRUCTURES(SCHEMA_STRUCTURE)};
+enum { STRUCTURE_COUNT = 0 HM_STRUCTURES(COUNT_STRUCTURE) };
+
+extern char text_start[] __asm__("__start_himalloc_text")
+    __attribute__((weak, visibility("hidden")));
+extern char text_end[] __asm__("__stop_himalloc_text") __attribute__((weak, visibility("hidden")));
+
+static void root_describe(struct root_area *area)
+{
+    struct hm_root *root = &area->root;
+    *root = (struct hm_root){
+        .version = "0.1.0",
+        .unit_shift = UNIT_SHIFT,
+        .class_count = HM_CLASS_SLOTS,
+        .code_free = CODE_FREE,
+        .code_slab_first = CODE_SLAB,
+        .code_slab_last = CODE_SLAB + CLASS_COUNT - 1,
+        .code_named_first = CODE_NAMED,
+        .code_named_last = CODE_NAMED + CLASS_COUNT - 1,
+        .code_large_head = CODE_LARGE_HEAD,
+        .code_large_rest = CODE_LARGE_REST,
+        .code_purging = CODE_PURGING,
+        .range_capacity = HM_RANGE_CAPACITY,
+        .arena_capacity = HM_ARENA_CAPACITY,
+        .thread_capacity = HM_THREAD_CAPACITY,
+        .big_capacity = HM_BIG_CAPACITY,
+        .ranges = (uintptr_t)area->ranges,
+        .arenas = (uintptr_t)area->arenas,
+        .threads = (uintptr_t)area->threads,
+        .bigs = (uintptr_t)area->bigs,
+        .classes = (uintptr_t)size_class_list,
+        .text_start = (uintptr_t)text_start,
+        .text_end = (uintptr_t)text_end,
+        .check_mode = CHECK_FAST,
+    };
+    area->preamble = (struct hm_preamble){
+        .magic = HM_MAGIC,
+        .byte_order = HM_BYTE_ORDER,
+        .pointer_bytes = sizeof(void *),
+        .major = HM_MAJOR,
+        .minor = HM_MINOR,
+        .root = (uintptr_t)root,
+        .schema = (uintptr_t)schema,
+        .schema_record_bytes = sizeof(struct hm_schema_record),
+        .schema_record_count = sizeof(schema) / sizeof(schema[0]),
+        .structure_count = STRUCTURE_COUNT,
+        .preamble_bytes = sizeof(struct hm_preamble),
+    };
+}
+
+/* ---- ranges ---- */
+
+struct range_plan {
+    size_t front_bytes; /* root area, before the metadata */
+    size_t codes, ages, units, bitmaps, base, end;
+};
+
+static struct range_plan range_plan(size_t front_bytes, uint64_t units, size_t align)
+{
+    struct range_plan plan = {.front_bytes = front_bytes};
+    plan.codes = round_up(front_bytes, PAGE_BYTES);
+    plan.ages = plan.codes + round_up(units, PAGE_BYTES);
+    plan.units = plan.ages + round_up(units, PAGE_BYTES);
+    plan.bitmaps = plan.units + round_up(units * sizeof(struct hm_unit), PAGE_BYTES);
+    plan.base = round_up(plan.bitmaps + units * BITMAP_BYTES, align);
+    plan.end = plan.base + (units << UNIT_SHIFT);
+    return plan;
+}
+
+/* Reserves and fills *r; false when the system refuses. The front part is at *front. */
+static bool range_make(struct hm_range *r, uint64_t units, size_t front_bytes, char **front)
+{
+    size_t align = units >= (1u << 14) ? BASE_ALIGN : SMALL_BASE_ALIGN;
+    struct range_plan plan = range_plan(front_bytes, units, align);
+    size_t mapping_bytes = plan.end + align + PAGE_BYTES;
+    char *mapping = pages_reserve(mapping_bytes);
+    if (!mapping)
+        return false;
+    /* a page without access before it keeps the preamble at the start of a mapping */
+    char *start = (char *)round_up((uintptr_t)mapping + PAGE_BYTES, align);
+    if (!pages_commit(start, plan.units)) {
+        pages_unmap(mapping, mapping_bytes);
+        return false;
+    }
+    *r = (struct hm_range){
+        .base = (uintptr_t)start + plan.base,
+        .unit_count = units,
+        .codes = (uintptr_t)start + plan.codes,
+        .ages = (uintptr_t)start + plan.ages,
+        .units = (uintptr_t)start + plan.units,
+        .bitmaps = (uintptr_t)start + plan.bitmaps,
+        .mapping_start = (uintptr_t)start,
+        .mapping_bytes = plan.end,
+    };
+    if (!root_describe_units(r, min_u64(units, DESCRIBE_STEP))) {
+        pages_unmap(mapping, mapping_bytes);
+        return false;
+    }
+    *front = start;
+    return true;
+}
+
+bool root_describe_units(struct hm_range *r, uint64_t end)
+{
+    if (end <= r->described_units)
+        return true;
+    end = min_u64(r->unit_count, round_up(end, DESCRIBE_STEP));
+    uintptr_t units_start = r->units + r->described_units * sizeof(struct hm_unit);
+    uintptr_t units_end = r->units + end * sizeof(struct hm_unit);
+    uintptr_t bitmaps_start = r->bitmaps + r->described_units * BITMAP_BYTES;
+    uintptr_t bitmaps_end = r->bitmaps + end * BITMAP_BYTES;
+    units_start &= ~(uintptr_t)(PAGE_BYTES - 1);
+    bitmaps_start &= ~(uintptr_t)(PAGE_BYTES - 1);
+    if (!pages_commit((void *)units_start, round_up(units_end, PAGE_BYTES) - units_start) ||
+        !pages_commit((void *)bitmaps_start, round_up(bitmaps_end, PAGE_BYTES) - bitmaps_start))
+        return false;
+    r->described_units = end;
+    return true;
+}
+
+/* Units of the first range that is worth trying. */
+static uint64_t range_first_units(void)
+{
+    size_t limit = pages_address_limit();
+    uint64_t units = 1ULL << (38 - UNIT_SHIFT);
+    while (limit != SIZE_MAX && units > 256 && (units << UNIT_SHIFT) > limit / 16)
+        units /= 2;
+    return units;
+}
+
+struct hm_range *root_add_range(uint64_t units)
+{
+    struct hm_root *root = hm_hot.root;
+    if (root->range_count >= HM_RANGE_CAPACITY)
+        return NULL;
+    struct hm_range *r = range_at(root->range_count);
+    struct hm_range *last = range_at(root->range_count - 1);
+    uint64_t want = last->unit_count * 2;
+    want = want < units + 4 ? round_up(units + 4, 256) : want;
+    for (; want >= units + 4; want /= 2) {
+        char *front;
+        if (range_make(r, want, 0, &front)) {
+            STORE_ORDER();
+            root->range_count++;
+            return r;
+        }
+    }
+    return NULL;
+}
+
+struct hm_range *range_find(const void *p)
+{
+    uintptr_t a = (uintptr_t)p;
+    if (a - hm_hot.base < hm_hot.bytes)
+        return range_at(0);
+    if (!hm_hot.root)
+        return NULL;
+    uint32_t count = __atomic_load_n(&hm_hot.root->range_count, __ATOMIC_ACQUIRE);
+    for (uint32_t i = 1; i < count; i++) {
+        struct hm_range *r = range_at(i);
+        if (a - r->base < r->unit_count << UNIT_SHIFT)
+            return r;
+    }
+    return NULL;
+}
+
+/* ---- start ---- */
+
+static bool root_make(void)
+{
+    size_t arena_offset = round_up(sizeof(struct root_area), PAGE_BYTES);
+    size_t thread_offset = arena_offset + round_up(arena_bytes(), PAGE_BYTES);
+    size_t front_bytes = thread_offset + THREAD_MAPPING_BYTES;
+    struct hm_range range;
+    char *front = NULL;
+    uint64_t units = range_first_units();
+    while (!range_make(&range, units, front_bytes, &front)) {
+        units /= 4;
+        if (units < 64)
+            return false;
+    }
+    struct root_area *area = (struct root_area *)front;
+    root_describe(area);
+    area->ranges[0] = range;
+    area->root.range_count = 1;
+    hm_hot.root = &area->root;
+    hm_hot.codes = (const uint8_t *)(uintptr_t)range.codes;
+    hm_hot.base = range.base;
+    hm_hot.check_mode = CHECK_FAST;
+    arena_start(front + arena_offset);
+    thread_cache_start(front + thread_offset);
+    area->preamble.self = (uintptr_t)area;
+    __atomic_store_n(&hm_root_anchor, (uintptr_t)area, __ATOMIC_RELEASE);
+    __atomic_store_n(&hm_hot.bytes, range.unit_count << UNIT_SHIFT, __ATOMIC_RELEASE);
+    return true;
+}
+
+bool root_start(void)
+{
+    if (LIKELY(__atomic_load_n(&hm_hot.bytes, __ATOMIC_ACQUIRE) != 0))
+        return true;
+    if (!lock_acquire(&start_lock, pages_thread_id()))
+        return false;
+    bool made = hm_hot.bytes != 0 || root_make();
+    lock_release(&start_lock);
+    if (made)
+        options_read();
+    return made;
+}
