@@ -5,8 +5,9 @@
 UNIT_SOURCES := $(wildcard tests/unit/*.c)
 UNIT_TESTS   := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/unit/%.t)
 # programs under inspection: they know their own truth; built plainly, on no allocator of ours
-PROGRAM_SOURCES := $(wildcard tests/programs/*.c)
-PROGRAMS        := $(PROGRAM_SOURCES:tests/programs/%.c=$(BUILD)/programs/%)
+PROGRAMS        := $(patsubst tests/programs/%.c,$(BUILD)/programs/%,$(wildcard tests/programs/*.c)) \
+    $(patsubst tests/programs/%.cc,$(BUILD)/programs/%,$(wildcard tests/programs/*.cc)) \
+    $(patsubst tests/programs/modules/%.c,$(BUILD)/programs/%.so,$(wildcard tests/programs/modules/*.c))
 
 $(BUILD)/unit/%.t: tests/unit/%.c tests/unit/tap.h $(INSPECTOR_LIBRARY)
 	@mkdir -p $(@D)
@@ -15,6 +16,15 @@ $(BUILD)/unit/%.t: tests/unit/%.c tests/unit/tap.h $(INSPECTOR_LIBRARY)
 $(BUILD)/programs/%: tests/programs/%.c
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) -Itests -I. $(PROGRAM_CFLAGS) -o $@ $< -pthread -ldl
+
+$(BUILD)/programs/%: tests/programs/%.cc tests/programs/truth.h
+	@mkdir -p $(@D)
+	$(CXX) $(CFLAGS) -Wall -Wextra -Wshadow $(if $(WERROR),-Werror) -Itests -o $@ $< -pthread -ldl
+
+# libraries that the programs open
+$(BUILD)/programs/%.so: tests/programs/modules/%.c
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) -fPIC -shared -Itests -o $@ $<
 
 .PHONY: test-programs sanitized-tests
 sanitized-tests: $(filter-out $(BUILD)/unit/alloc_%,$(UNIT_TESTS))
