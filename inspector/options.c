@@ -460,6 +460,7 @@ static enum hi_code find_target(struct parse *parse, size_t *first)
     size_t count = parse->words.count;
     *first = 0;
     if (count && find_command(words[0], &o->command)) {
+        o->has_command = true;
         *first = 1;
         if (o->command == COMMAND_DIFF || o->command == COMMAND_RUN || o->pid || count < 2)
             return HI_OK;
@@ -468,6 +469,7 @@ static enum hi_code find_target(struct parse *parse, size_t *first)
         return usage(parse->err, "%s: no such command; heapinspect --help lists them", words[0]);
     } else if (count) {
         o->core = words[(*first)++];
+        o->has_command = count > 1;
         if (count > 1 && !find_command(words[(*first)++], &o->command))
             return usage(parse->err, "%s: no such command; heapinspect --help lists them",
                          words[1]);

@@ -42,6 +42,7 @@ struct options {
     enum command command;
     pid_t pid;        /* 0: a core */
     const char *core; /* NULL: a process */
+    bool has_command; /* a command was named; else it is summary */
     bool help, version;
 
     bool json, strict, verbose, quiet;

@@ -347,6 +347,13 @@ void writer_number(struct writer *writer, const char *key, const char *pattern, 
     put_field(writer, key, pattern, digits, digits);
 }
 
+void writer_plain(struct writer *writer, const char *key, const char *pattern, uint64_t value)
+{
+    char buffer[LONGEST_NUMBER];
+    const char *digits = decimal(value, false, buffer);
+    put_field(writer, key, pattern, digits, digits);
+}
+
 void writer_bytes(struct writer *writer, const char *key, const char *pattern, uint64_t value)
 {
     char buffer[LONGEST_NUMBER], human[HUMAN_BYTES_SIZE] = "";

@@ -56,6 +56,8 @@ void writer_list_begin(struct writer *writer, const char *key);
 void writer_list_end(struct writer *writer);
 
 void writer_number(struct writer *writer, const char *key, const char *pattern, uint64_t value);
+/* Text: without separators: what is copied or cut out by tools (ids, sizes in listings). */
+void writer_plain(struct writer *writer, const char *key, const char *pattern, uint64_t value);
 /* Text: 1.2 KiB. */
 void writer_bytes(struct writer *writer, const char *key, const char *pattern, uint64_t value);
 /* Text: 12,345,678 (11.8 MiB): where the exact number matters. */

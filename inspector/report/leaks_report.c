@@ -1,0 +1,109 @@
+/*
+ * leaks: totals, then groups, largest first. The line of a group follows memcheck's habit, which
+ * people know how to read: what the group holds in all, split into direct and indirect.
+ */
+#include "report/reports.h"
+
+enum { LEAK_ROWS = 20 };
+
+static void say_sizes(const struct report *report, const struct leak_group *group)
+{
+    struct writer *w = report->writer;
+    bool same = group->size_min == group->size_max;
+    writer_object_begin(w, "size");
+    writer_number(w, "min", same ? "" : " of {}", group->size_min);
+    writer_number(w, "max", same ? " of {} bytes" : " to {} bytes", group->size_max);
+    writer_object_end(w);
+}
+
+static void say_stack(const struct report *report)
+{
+    writer_list_begin(report->writer, "stack"); /* no allocator here keeps stacks yet: empty */
+    writer_list_end(report->writer);
+}
+
+static void say_examples(const struct report *report, const struct leak_group *group)
+{
+    writer_list_begin(report->writer, "examples");
+    writer_text(report->writer, "        at");
+    for (size_t i = 0; i < group->example_count; i++)
+        writer_address(report->writer, NULL, " {}", group->examples[i]);
+    if (group->own.blocks > group->example_count)
+        writer_text(report->writer, " …");
+    writer_text(report->writer, "\n");
+    writer_list_end(report->writer);
+}
+
+static void say_group(const struct report *report, const struct leak_group *group)
+{
+    struct writer *w = report->writer;
+    bool direct = group->kind == MARK_DIRECT, one = group->own.blocks == 1;
+    const char *blocks = one ? " in {} block" : " in {} blocks";
+    writer_object_begin(w, NULL);
+    writer_style(w, direct ? STYLE_BAD : STYLE_WARNING);
+    writer_bytes(w, "bytes", "  {:10}", group->own.bytes);
+    writer_string(w, "kind", " {:-8}", direct ? "direct" : "possible");
+    writer_style(w, STYLE_PLAIN);
+    writer_number(w, "blocks", blocks, group->own.blocks);
+    say_sizes(report, group);
+    writer_object_begin(w, "indirect");
+    writer_number(w, "blocks", group->indirect.blocks ? ", holding {} blocks" : "",
+                  group->indirect.blocks);
+    writer_bytes(w, "bytes", group->indirect.blocks ? " ({}) more" : "", group->indirect.bytes);
+    writer_object_end(w);
+    writer_text(w, "\n");
+    say_stack(report);
+    writer_null(w, "type", NULL);
+    writer_string(w, "allocator", NULL, report->in->heaps->heaps[group->heap].reader->name);
+    say_examples(report, group);
+    writer_object_end(w);
+}
+
+void report_leak_groups(const struct report *report, const struct leaks *leaks, uint64_t most)
+{
+    uint64_t rows = report_rows(report, leaks->groups.count, most);
+    writer_list_begin(report->writer, "leaks");
+    for (uint64_t i = 0; i < rows; i++)
+        say_group(report, &leaks->groups.items[i]);
+    writer_list_end(report->writer);
+    report_more(report, leaks->groups.count - rows);
+}
+
+static void say_verdict(const struct report *report, const struct leaks *leaks)
+{
+    struct writer *w = report->writer;
+    if (writer_is_json(w))
+        return;
+    writer_text(w, "\n");
+    if (!leaks->groups.count) {
+        writer_text(w, "No leaks: each live block is held by a root or by a block that is.\n");
+    } else {
+        writer_style(w, STYLE_TITLE);
+        writer_number(w, NULL, leaks->totals.direct.blocks == 1 ? "{} leak" : "{} leaks",
+                      leaks->totals.direct.blocks);
+        writer_bytes(w, NULL, " lose {}",
+                     leaks->totals.direct.bytes + leaks->totals.indirect.bytes);
+        writer_number(w, NULL, " ({} blocks hang off them)", leaks->totals.indirect.blocks);
+        if (leaks->totals.possible.blocks)
+            writer_number(w, NULL, "; {} more are held by their middle only",
+                          leaks->totals.possible.blocks);
+        writer_style(w, STYLE_PLAIN);
+        writer_text(w, "\n");
+    }
+}
+
+void report_leaks(const struct report *report, const struct leaks *leaks)
+{
+    static const struct leaks none;
+    report_begin(report, "heapinspect.leaks.v1");
+    report_heaps(report);
+    report_totals(report, leaks ? &leaks->totals : NULL);
+    if (leaks)
+        say_verdict(report, leaks);
+    report_leak_groups(report, leaks ? leaks : &none, LEAK_ROWS);
+    if (leaks)
+        report_mark(report);
+    else
+        writer_null(report->writer, "mark", "\nWhat is lost is not known: marking did not end.\n");
+    report_end(report);
+}
