@@ -8,6 +8,7 @@ BUILD   ?= build
 PREFIX  ?= /usr/local
 DESTDIR ?=
 CC      ?= gcc
+OBJCOPY ?= objcopy
 VERSION := 0.1.0
 
 WARNINGS := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes
@@ -33,11 +34,19 @@ $(BUILD)/allocator/%.o: allocator/%.c
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) $(HIMALLOC_CFLAGS) -c -o $@ $<
 
-$(BUILD)/libhimalloc.so: $(ALLOCATOR_OBJECTS) allocator/exports.map
-	$(CC) -shared $(CFLAGS) -Wl,-soname,libhimalloc.so $(HIMALLOC_LDFLAGS) \
-		-Wl,--version-script=allocator/exports.map -o $@ $(ALLOCATOR_OBJECTS)
+# One object for both libraries: only the exported names are seen outside, and all code lies in one
+# section, so that linker symbols say where it starts and ends, also in a static executable.
+$(BUILD)/himalloc.o: $(ALLOCATOR_OBJECTS)
+	$(CC) -nostdlib -r -o $@.tmp $^
+	$(OBJCOPY) --localize-hidden $(foreach s,.text .text.unlikely .text.startup .text.hot, \
+		--rename-section $(s)=himalloc_text) $@.tmp $@
+	@rm -f $@.tmp
 
-$(BUILD)/libhimalloc.a: $(ALLOCATOR_OBJECTS)
+$(BUILD)/libhimalloc.so: $(BUILD)/himalloc.o allocator/exports.map
+	$(CC) -shared $(CFLAGS) -Wl,-soname,libhimalloc.so $(HIMALLOC_LDFLAGS) \
+		-Wl,--version-script=allocator/exports.map -o $@ $(BUILD)/himalloc.o
+
+$(BUILD)/libhimalloc.a: $(BUILD)/himalloc.o
 	@rm -f $@
 	$(AR) rcs $@ $^
 

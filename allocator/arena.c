@@ -15,6 +15,7 @@
  */
 #include "arena.h"
 
+#include "background.h"
 #include "large.h"
 #include "lock.h"
 #include "pages.h"
@@ -168,6 +169,5 @@ void arena_destroy(uint32_t index, uint32_t tid)
         arena->kind = HM_ARENA_GONE;
         lock_release(&hm_hot.root->registry_lock);
     }
-    if (span_over_budget())
-        span_trim(tid, false);
+    background_settle();
 }

@@ -13,6 +13,7 @@
  */
 #include "large.h"
 
+#include "background.h"
 #include "die.h"
 #include "lock.h"
 #include "pages.h"
@@ -240,8 +241,7 @@ void large_free(void *p)
     span_unlock();
     if (UNLIKELY(!live))
         die_bad_free(p);
-    if (span_over_budget())
-        span_trim(tid, false);
+    background_settle();
 }
 
 /* ---- resizing ---- */
@@ -319,8 +319,7 @@ static void *span_resize(void *p, size_t bytes)
     else if (!large_grow(r, head, units, bytes))
         result = head->usable_bytes >= MOVE_PAGES_FROM ? large_move(r, head, units, bytes) : NULL;
     span_unlock();
-    if (span_over_budget())
-        span_trim(thread_id(), false);
+    background_settle();
     return result;
 }
 

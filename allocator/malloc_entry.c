@@ -19,6 +19,7 @@
 
 #include "arena.h"
 #include "die.h"
+#include "fast_path.h"
 #include "large.h"
 #include "options.h"
 #include "size_class.h"
@@ -38,49 +39,34 @@ void free_aligned_sized(void *p, size_t alignment, size_t bytes);
 
 /* ---- malloc ---- */
 
-static COLD void *fail(int code)
+COLD void *entry_fail(int code)
 {
     errno = code;
     return NULL;
 }
 
-static NOINLINE void *malloc_slow(uint32_t class_index)
+NOINLINE void *entry_malloc_slow(uint32_t class_index)
 {
     void *p = thread_cache_malloc(class_index);
-    return LIKELY(p != NULL) ? p : fail(ENOMEM);
+    return LIKELY(p != NULL) ? p : entry_fail(ENOMEM);
 }
 
-static NOINLINE void *malloc_large(size_t bytes)
+NOINLINE void *entry_malloc_large(size_t bytes)
 {
     bool zero;
     void *p = large_malloc(bytes, 16, hm_tls.record ? hm_tls.record->arena : 0, &zero);
-    return LIKELY(p != NULL) ? p : fail(ENOMEM);
-}
-
-static inline void *malloc_class(uint32_t class_index)
-{
-    struct hm_thread *t = hm_tls.self;
-    struct hm_bin *bin = &t->bins[class_index];
-    uint32_t head = bin->window.head;
-    if (UNLIKELY(head == bin->window.empty))
-        return malloc_slow(class_index);
-    void *p = (void *)(uintptr_t)thread_slots(t)[head];
-    STORE_ORDER();
-    bin->window.head = head + 1;
-    return p;
+    return LIKELY(p != NULL) ? p : entry_fail(ENOMEM);
 }
 
 EXPORT void *malloc(size_t bytes)
 {
-    if (UNLIKELY(bytes > SMALL_MAX))
-        return malloc_large(bytes);
-    return malloc_class(size_class_of(bytes));
+    return malloc_inline(bytes);
 }
 
 /* ---- free ---- */
 
 /* Everything that is not a push: other threads' wrongs, other kinds of blocks, full bins. */
-static NOINLINE void free_slow(void *p)
+NOINLINE void entry_free_slow(void *p)
 {
     if (!p)
         return;
@@ -100,27 +86,6 @@ static NOINLINE void free_slow(void *p)
         else
             thread_cache_free(p, place.class_index);
     }
-}
-
-static inline void free_inline(void *p)
-{
-    uintptr_t offset = (uintptr_t)p - hm_hot.base;
-    if (UNLIKELY(offset >= hm_hot.bytes))
-        return free_slow(p);
-    uint32_t class_index = hm_hot.codes[offset >> UNIT_SHIFT];
-    if (UNLIKELY(class_index - CODE_SLAB >= CLASS_COUNT))
-        return free_slow(p);
-    struct hm_thread *t = hm_tls.self;
-    struct hm_bin *bin = &t->bins[class_index];
-    const struct class_check *check = &size_class_checks[class_index];
-    uint32_t head = bin->window.head;
-    uint64_t *slot = thread_slots(t) + head;
-    if (UNLIKELY(head == bin->full || slot[0] == (uintptr_t)p ||
-                 (offset & check->mask) * check->inverse >= check->inverse))
-        return free_slow(p);
-    slot[-1] = (uintptr_t)p;
-    STORE_ORDER();
-    bin->window.head = head - 1;
 }
 
 EXPORT void free(void *p)
@@ -153,7 +118,7 @@ static NOINLINE void *calloc_large(size_t bytes)
     bool zero;
     void *p = large_malloc(bytes, 16, hm_tls.record ? hm_tls.record->arena : 0, &zero);
     if (UNLIKELY(!p))
-        return fail(ENOMEM);
+        return entry_fail(ENOMEM);
     return zero ? p : memset(p, 0, bytes);
 }
 
@@ -161,7 +126,7 @@ EXPORT void *calloc(size_t count, size_t size)
 {
     size_t bytes;
     if (UNLIKELY(__builtin_mul_overflow(count, size, &bytes)))
-        return fail(ENOMEM);
+        return entry_fail(ENOMEM);
     if (UNLIKELY(bytes > SMALL_MAX))
         return calloc_large(bytes);
     void *p = malloc_class(size_class_of(bytes));
@@ -187,10 +152,10 @@ static NOINLINE void *realloc_slow(void *p, size_t bytes)
     struct block_place place = block_locate(p);
     if (UNLIKELY(place.state == BLOCK_NONE || place.start != (uintptr_t)p)) {
         die_bad_free(p);
-        return fail(EINVAL);
+        return entry_fail(EINVAL);
     }
     if (UNLIKELY(bytes > PTRDIFF_MAX))
-        return fail(ENOMEM);
+        return entry_fail(ENOMEM);
     if (place.state == BLOCK_SLAB) {
         if (bytes <= SMALL_MAX && size_class_of(bytes) == place.class_index)
             return p;
@@ -215,7 +180,7 @@ EXPORT void *reallocarray(void *p, size_t count, size_t size)
 {
     size_t bytes;
     if (UNLIKELY(__builtin_mul_overflow(count, size, &bytes)))
-        return fail(ENOMEM);
+        return entry_fail(ENOMEM);
     return realloc(p, bytes);
 }
 
@@ -228,7 +193,7 @@ void *entry_aligned(size_t alignment, size_t bytes)
     if (LIKELY(class_index != 0))
         return malloc_class(class_index);
     void *p = large_malloc(bytes, alignment, hm_tls.record ? hm_tls.record->arena : 0, &zero);
-    return p ? p : fail(ENOMEM);
+    return p ? p : entry_fail(ENOMEM);
 }
 
 static bool is_power_of_two(size_t n)
@@ -238,14 +203,14 @@ static bool is_power_of_two(size_t n)
 
 EXPORT void *aligned_alloc(size_t alignment, size_t bytes)
 {
-    return is_power_of_two(alignment) ? entry_aligned(alignment, bytes) : fail(EINVAL);
+    return is_power_of_two(alignment) ? entry_aligned(alignment, bytes) : entry_fail(EINVAL);
 }
 
 /* glibc's older sister takes any alignment and rounds it up. */
 EXPORT void *memalign(size_t alignment, size_t bytes)
 {
     if (alignment > SIZE_MAX / 2 + 1)
-        return fail(EINVAL);
+        return entry_fail(EINVAL);
     size_t power = 16;
     while (power < alignment)
         power *= 2;
@@ -279,7 +244,7 @@ EXPORT void *pvalloc(size_t bytes)
 {
     size_t page = page_bytes();
     if (bytes > SIZE_MAX - page)
-        return fail(ENOMEM);
+        return entry_fail(ENOMEM);
     return entry_aligned(page, round_up(bytes, page));
 }
 
@@ -298,5 +263,5 @@ void *entry_malloc_in(uint32_t arena, size_t bytes)
     bool zero;
     void *p = bytes > SMALL_MAX ? large_malloc(bytes, 16, arena, &zero)
                                 : central_malloc(arena, size_class_of(bytes));
-    return p ? p : fail(ENOMEM);
+    return p ? p : entry_fail(ENOMEM);
 }

@@ -8,6 +8,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+void *entry_fail(int code); /* NULL, with errno set */
 /* alignment is a power of two. NULL and errno on failure. */
 void *entry_aligned(size_t alignment, size_t bytes);
 /* In a named or automatic arena. NULL and errno on failure. */

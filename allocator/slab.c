@@ -356,24 +356,38 @@ static void slab_relist(struct hm_central *central, struct hm_unit *slab, uint64
         list_append(central, slab, reference);
 }
 
-void slab_rebuild_central(uint32_t arena, uint32_t class_index)
+static void central_reset(struct hm_central *central)
 {
-    struct hm_central *central = slab_central(arena, class_index);
     const uint64_t *stash = (const uint64_t *)(uintptr_t)central->stash;
     for (uint32_t i = 0; i < central->stash_count; i++)
-        slab_recover((void *)(uintptr_t)stash[i]);
+        slab_recover((const void *)(uintptr_t)stash[i]);
     STORE_ORDER();
     central->stash_count = 0;
     central->partial_first = central->partial_last = 0;
     central->slab_count = central->free_count = 0;
-    uint32_t first = arena_at(arena)->kind == HM_ARENA_NAMED ? CODE_NAMED : CODE_SLAB;
-    for (uint32_t i = 0; i < hm_hot.root->range_count; i++) {
-        struct hm_range *r = range_at(i);
-        for (uint32_t u = 0; u < r->top_index; u++) {
-            struct hm_unit *slab = range_units(r) + u;
-            if (range_codes(r)[u] == first + class_index - 1 && slab->head == u &&
-                slab->arena == arena)
-                slab_relist(central, slab, span_reference(i, u));
-        }
+}
+
+static void range_relist(struct hm_range *r, uint32_t range_index)
+{
+    for (uint32_t u = 0; u < r->top_index; u++) {
+        struct hm_unit *slab = range_units(r) + u;
+        uint32_t code = range_codes(r)[u];
+        if (code == CODE_FREE || code >= CODE_LARGE_HEAD || slab->head != u)
+            continue;
+        uint32_t class_index = code >= CODE_NAMED ? code - CODE_NAMED + 1 : code - CODE_SLAB + 1;
+        struct hm_central *central = slab_central(slab->arena, class_index);
+        if (central->lock == 0)
+            slab_relist(central, slab, span_reference(range_index, u));
     }
+}
+
+void slab_rebuild(void)
+{
+    struct hm_root *root = hm_hot.root;
+    for (uint32_t a = 0; a < root->arena_count; a++)
+        for (uint32_t c = 1; c <= CLASS_COUNT; c++)
+            if (slab_central(a, c)->lock == 0)
+                central_reset(slab_central(a, c));
+    for (uint32_t i = 0; i < root->range_count; i++)
+        range_relist(range_at(i), i);
 }

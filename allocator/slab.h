@@ -47,7 +47,8 @@ void slab_release_spare(struct hm_central *central, uint32_t tid, bool last);
 
 /* As above for blocks of recovered caches: bits that are set already are right. */
 void slab_recover(const void *p);
-/* free_count and the list of slabs with free blocks anew from the bitmaps; stash emptied. */
-void slab_rebuild_central(uint32_t arena, uint32_t class_index);
+/* Nobody else is here: stashes go home; counts and lists of every central that is not locked anew
+ * from class map and bitmaps. */
+void slab_rebuild(void);
 
 #endif

@@ -27,6 +27,7 @@
 #include "thread_cache.h"
 
 #include "arena.h"
+#include "background.h"
 #include "die.h"
 #include "lock.h"
 #include "pages.h"
@@ -454,8 +455,7 @@ void thread_cache_free(void *p, uint32_t class_index)
     }
     bin_push_full(t, class_index, p);
     thread_leave();
-    if (UNLIKELY(span_over_budget()))
-        span_trim(hm_tls.tid, false);
+    background_settle();
 }
 
 /* ---- without a cache ---- */
@@ -463,6 +463,8 @@ void thread_cache_free(void *p, uint32_t class_index)
 void *central_malloc(uint32_t arena, uint32_t class_index)
 {
     uint32_t tid = thread_id();
+    if (UNLIKELY(hm_hot.fork_pending))
+        thread_cache_recover();
     struct hm_central *central;
     if (arena_at(arena)->kind == HM_ARENA_NAMED)
         central = lock_acquire(&slab_central(arena, class_index)->lock, tid)
@@ -487,6 +489,8 @@ void *central_malloc(uint32_t arena, uint32_t class_index)
 void central_free(void *p)
 {
     uint32_t tid = thread_id();
+    if (UNLIKELY(hm_hot.fork_pending))
+        thread_cache_recover();
     struct slab_place place = slab_locate(range_find(p), p);
     struct hm_central *central = slab_central(slab_record(&place)->arena, place.class_index);
     if (!lock_acquire(&central->lock, tid))
@@ -613,10 +617,6 @@ void thread_cache_recover(void)
         t->tid = 0;
         spare_threads[spare_count++] = i;
     }
-    if (!found)
-        return;
-    for (uint32_t a = 0; a < root->arena_count; a++)
-        for (uint32_t c = 1; c <= CLASS_COUNT && arena_at(a)->kind == HM_ARENA_AUTOMATIC; c++)
-            if (slab_central(a, c)->slab_count)
-                slab_rebuild_central(a, c);
+    if (found)
+        slab_rebuild();
 }

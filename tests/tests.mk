@@ -13,6 +13,12 @@ $(BUILD)/unit/%.t: tests/unit/%.c tests/unit/tap.h $(INSPECTOR_LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) $(INSPECTOR_CFLAGS) -Itests -o $@ $< $(INSPECTOR_LIBRARY) $(INSPECTOR_LIBS)
 
+# the allocator's own: on the shared library, and without gcc's ideas about malloc
+$(BUILD)/unit/alloc_%.t: tests/unit/alloc_%.c tests/unit/tap.h $(BUILD)/libhimalloc.so
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) -fno-builtin -Iallocator -Itests -o $@ $< -L$(BUILD) -lhimalloc \
+		-Wl,-rpath,'$$ORIGIN/..' -pthread -ldl
+
 $(BUILD)/programs/%: tests/programs/%.c
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) -Itests -I. $(PROGRAM_CFLAGS) -o $@ $< -pthread -ldl

@@ -1,0 +1,21 @@
+/* background: memory goes back to the system, see background.c. */
+#ifndef HIMALLOC_BACKGROUND_H
+#define HIMALLOC_BACKGROUND_H
+
+#include "span.h"
+
+enum { BACKGROUND_FLOOR = (4 << 20) / UNIT_BYTES };
+
+void background_work(void);   /* the slow half of background_settle */
+void background_forked(void); /* the child has no helper */
+
+/* At the end of slow paths that freed something, without locks. */
+static inline void background_settle(void)
+{
+    const struct hm_root *root = hm_hot.root;
+    if (UNLIKELY(root->dirty_units > BACKGROUND_FLOOR) &&
+        (root->helper_tid == 0 || span_over_budget()))
+        background_work();
+}
+
+#endif
