@@ -192,6 +192,9 @@ static void begin_thread(struct reading *r, pid_t tid, uint64_t self)
         memcpy(r->thread.name, known->name, sizeof r->thread.name);
         r->thread.is_crashed = known->is_crashed;
         r->thread.signal = known->signal;
+        r->thread.vector_state = known->vector_state; /* copied when it is added again */
+        r->thread.vector_state_bytes = known->vector_state_bytes;
+        r->has_stack = known->has_registers;
     }
     r->thread.tid = tid;
     if (self)

@@ -78,6 +78,26 @@ static void test_two_threads(void)
     target_close(target);
 }
 
+static void test_in_two_parts(void)
+{
+    struct target *target = open_empty();
+    struct hi_err err;
+    size_t threads;
+    static const char text[] =
+        "Thread 1 (LWP 7):\nrsp 0x10\nrbx 0x11\nThread 2 (LWP 8):\nrsp 0x20\n"
+        "Thread 1 (LWP 7):\nymm3 {v4_int64 = {0x21, 0x22, 0x23, 0x24}}\n"
+        "Thread 2 (LWP 8):\nxmm1 {v2_int64 = {0x31, 0x32}}\n"
+        "Thread 1 (LWP 7):\nrcx 0x12\n";
+    ok(gdb_registers_apply(target, text, &threads, &err) == HI_OK, "registers, then vectors");
+    const struct thread *one = thread_of(target, 7), *two = thread_of(target, 8);
+    if (ok(one && two && target_thread_count(target) == 2, "two threads")) {
+        ok(one->sp == 0x10 && one->registers[RBX] == 0x11, "general ones stay");
+        is_u64(vector_word(one, YMM + 3 * 16), 0x23, "vector ones come to them, and stay");
+        is_u64(vector_word(two, XMM + 16 + 8), 0x32, "each to its own thread");
+    }
+    target_close(target);
+}
+
 static void test_careless(void)
 {
     static const char *const bad[] = {
@@ -110,6 +130,7 @@ static void test_careless(void)
 int main(void)
 {
     test_two_threads();
+    test_in_two_parts();
     test_careless();
     return done();
 }
