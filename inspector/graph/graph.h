@@ -8,14 +8,17 @@
  * the target's memory is not needed any more and a live target can be let go.
  *
  * An edge has a kind: what part of the block the word points to.
- *   EDGE_START     its start, one past its end (see blocks.h), or inside where interior_ok
+ *   EDGE_START     its start, one past its end (see blocks.h), inside where interior_ok, or
+ *                  anywhere in a NODE
  *   EDGE_COOKIE    8 or 16 bytes in: new T[n] keeps its count there
  *   EDGE_INTERIOR  elsewhere
  * With --interior=reachable all count as START. --unaligned also reads words at every byte.
  *
  * Sources: live blocks and NODEs (free and cached blocks never hold references). Root ranges less
- * heap blocks, nodes and metadata go to root edges, kept with their place, so that "who holds this"
- * can be answered. A thread's SP inside a block or node: from SP on it is a root.
+ * heap blocks and nodes go to root edges, kept with their place, so that "who holds this" can be
+ * answered. Metadata ranges hold no references, also where they lie in a block. A stack range that
+ * starts in a block or NODE (SP less the red zone) holds that block; what the block holds are its
+ * own edges, in a block of a heap only from there on.
  *
  * Marks: graph_mark() finds
  *   reachable  from roots by START edges
@@ -24,13 +27,17 @@
  *              (lowest address in a ring), over edges of any kind
  *   indirect   unreachable, held by other lost blocks; belongs to the direct one that reached it
  *              first in address order
+ * A NODE is none of these: what only an unreachable NODE holds is direct, unless lost blocks hold
+ * the NODE, which then passes their hold on.
  * Before that settles, blocks whose only holds are COOKIE or INTERIOR edges are shown to a judge
  * (language rules: array cookies, multiple inheritance, exception objects); what it accepts counts
  * as held by its start.
  *
- * Memory: 4 bytes an edge + 4 a block for the CSR (64-bit bases per 64 Ki blocks), 4 bits a block
- * of marks, a queue of 4 bytes a live block while marking. Interrupted or missing input gives a
- * graph of what was read, and says so (graph_stats.complete).
+ * Memory: 4 bytes an edge + 1.2 a block, under a byte a block for marks, 12 bytes a lost block.
+ * Interrupted or missing input gives a graph of what was read, and says so (graph_stats.complete);
+ * verdicts from it are not to be trusted, for what was not read holds nothing.
+ *
+ * heaps and roots must outlive the graph.
  */
 #ifndef GRAPH_GRAPH_H
 #define GRAPH_GRAPH_H
@@ -52,7 +59,7 @@ struct graph_stats {
     uint64_t words;        /* aligned words looked at */
     uint64_t outside_heap; /* filtered out */
     uint64_t not_a_block;  /* in the heaps' span but no live block there */
-    uint64_t repeated;     /* pointed to a block that was marked already */
+    uint64_t repeated;     /* of roots and what they hold: to a block that was marked already */
     uint64_t followed;     /* marked a block */
     uint64_t edges, root_edges;
     uint64_t missing_bytes; /* of live blocks, nodes and root ranges: not in the dump */
@@ -81,23 +88,26 @@ struct root_edge {
     enum root_class class;
     enum edge_kind kind;
     hi_block block;
-    uint32_t source; /* index into roots.ranges or, for register, vector and kept, roots.words */
-    hi_addr place;   /* where the word lies; 0: a register */
+    uint32_t source;  /* index into roots.ranges or, where name is given, roots.words; behind those
+                         into heaps.kept */
+    hi_addr place;    /* where the word lies; 0: a register, a kept word, a stack in the block */
+    const char *name; /* of a word: "rbx", "dtv", "tcache"; NULL: a range */
 };
 size_t graph_root_edge_count(const struct graph *graph);
 struct root_edge graph_root_edge(const struct graph *graph, size_t i);
 
+/* NOT_LIVE also for a NODE that nothing reaches. */
 enum mark { MARK_REACHABLE, MARK_POSSIBLE, MARK_DIRECT, MARK_INDIRECT, MARK_NOT_LIVE };
 
-/* Is what points into the middle of block a thing that the language does? head: the block's first
- * bytes (head_bytes of them, read after the stop: may be short). offset_kind: how it is held. */
+/* Is what points into the middle of block (kind: COOKIE or INTERIOR) a thing that the language
+ * does? Asked from one thread, once for each block and kind, while a live target may already be
+ * released. NULL: nothing is accepted. */
 typedef bool (*graph_judge)(void *context, hi_block block, enum edge_kind kind);
 
 HI_MUST_USE enum hi_code graph_mark(struct graph *graph, graph_judge judge, void *context,
                                     struct hi_err *err);
 enum mark graph_mark_of(const struct graph *graph, hi_block block);
-/* For INDIRECT: the direct block that it hangs off. DIRECT: itself. else BLOCK_NONE. Filled by
- * graph_mark for lost blocks only (a hash or sorted array, not a plane over everything). */
+/* For INDIRECT: the direct block that it hangs off. DIRECT: itself. else BLOCK_NONE. */
 hi_block graph_leader(const struct graph *graph, hi_block block);
 /* All lost (DIRECT, INDIRECT) and POSSIBLE blocks, in address order. */
 struct lost_block {

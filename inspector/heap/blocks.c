@@ -82,6 +82,28 @@ const struct region *blocks_region_at(const struct blocks *blocks, hi_addr addre
     return NULL;
 }
 
+/* End of the usable bytes of the chunk that starts at granule. */
+static hi_addr chunk_end(const struct region *region, const struct rank *rank, uint64_t granule)
+{
+    uint64_t next = rank_next(rank, granule);
+    if (next == RANK_NONE)
+        return region->end;
+    hi_addr start = blocks_grid(region) + granule * RANK_GRANULE_BYTES;
+    hi_addr end = blocks_grid(region) + next * RANK_GRANULE_BYTES;
+    return end - start < region->gap ? start : end - region->gap;
+}
+
+uint64_t blocks_place_usable(const struct blocks *blocks, hi_addr address,
+                             const struct block_place *place)
+{
+    const struct region *region = &blocks->regions[place->region];
+    if (region->shape != REGION_CHUNKS)
+        return region->usable;
+    hi_addr start = address - place->offset;
+    uint64_t granule = (start - blocks_grid(region)) / RANK_GRANULE_BYTES;
+    return chunk_end(region, rank_of(blocks, place->region), granule) - start;
+}
+
 static bool slab_at(const struct region *region, hi_addr address, struct block_place *place)
 {
     if (address < region->first || !region->count)
@@ -92,17 +114,6 @@ static bool slab_at(const struct region *region, hi_addr address, struct block_p
     place->block = region->base + (hi_block)slot;
     place->offset = offset - slot * region->stride;
     return place->offset <= region->usable;
-}
-
-/* End of the usable bytes of the chunk that starts at granule. */
-static hi_addr chunk_end(const struct region *region, const struct rank *rank, uint64_t granule)
-{
-    uint64_t next = rank_next(rank, granule);
-    if (next == RANK_NONE)
-        return region->end;
-    hi_addr start = blocks_grid(region) + granule * RANK_GRANULE_BYTES;
-    hi_addr end = blocks_grid(region) + next * RANK_GRANULE_BYTES;
-    return end - start < region->gap ? start : end - region->gap;
 }
 
 static bool chunk_at(const struct blocks *blocks, size_t index, hi_addr address,
@@ -125,6 +136,7 @@ static bool region_place(const struct blocks *blocks, size_t index, hi_addr addr
                          struct block_place *place)
 {
     const struct region *region = &blocks->regions[index];
+    place->region = (uint32_t)index;
     switch (region->shape) {
     case REGION_SLAB:
         return slab_at(region, address, place);
@@ -166,6 +178,7 @@ static inline bool place_fast(const struct blocks *blocks, size_t i, hi_addr add
     if (address < hot->first || offset >> 32 || slot >= hot->count || inside >= hot->usable)
         return false;
     place->block = hot->base + (hi_block)slot;
+    place->region = (uint32_t)i;
     place->offset = inside;
     return true;
 }
@@ -298,6 +311,23 @@ bool blocks_from(const struct blocks *blocks, const struct region *region, hi_ad
     if (cursor->address + cursor->usable > address || cursor->address >= address)
         return true;
     return blocks_next(blocks, cursor);
+}
+
+bool blocks_cursor_at(const struct blocks *blocks, hi_block block, struct block_cursor *cursor)
+{
+    if (block >= blocks->count)
+        return false;
+    size_t index = region_index_of(blocks, block);
+    const struct region *region = &blocks->regions[index];
+    *cursor = (struct block_cursor){
+        .region = region,
+        .region_index = (uint32_t)index,
+        .block = block,
+        .address = region->first + (uint64_t)(block - region->base) * region->stride,
+        .usable = region->usable,
+    };
+    return region->shape != REGION_CHUNKS ||
+           cursor_chunk(blocks, cursor, granule_of(blocks, index, block));
 }
 
 bool blocks_first(const struct blocks *blocks, const struct region *region,

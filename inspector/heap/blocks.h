@@ -59,6 +59,7 @@ struct blocks;
 /* What an address is. */
 struct block_place {
     hi_block block;
+    uint32_t region; /* index of its region */
     uint64_t offset; /* bytes from the block's start */
 };
 
@@ -69,6 +70,9 @@ const struct region *blocks_region(const struct blocks *blocks, size_t index); /
 /* The block (live or not, also NODEs) that covers address: inside [start, start + usable]; the byte
  * one past the end belongs to it only when no other block covers or starts there. */
 bool blocks_at(const struct blocks *blocks, hi_addr address, struct block_place *place);
+/* Usable bytes of the block that blocks_at() found at address: cheaper than blocks_usable(). */
+uint64_t blocks_place_usable(const struct blocks *blocks, hi_addr address,
+                             const struct block_place *place);
 /* The region that classifies address, or NULL. */
 const struct region *blocks_region_at(const struct blocks *blocks, hi_addr address);
 /* Index of the first region that ends after address; blocks_region_count() when none does. */
@@ -97,6 +101,8 @@ bool blocks_first(const struct blocks *blocks, const struct region *region,
  * be one that blocks_region() gave. */
 bool blocks_from(const struct blocks *blocks, const struct region *region, hi_addr address,
                  struct block_cursor *cursor);
+/* Set the cursor on a block; false: there is none of that number. */
+bool blocks_cursor_at(const struct blocks *blocks, hi_block block, struct block_cursor *cursor);
 bool blocks_next(const struct blocks *blocks, struct block_cursor *cursor);
 
 /* -- building (the sink of heap.h does this) ----------------------------------------------------

@@ -39,7 +39,7 @@ static bool model_at(hi_addr address, struct block_place *place)
     for (size_t i = 0; i < model_count; i++) {
         hi_addr start = model[i].start, end = start + model[i].usable;
         if (start == address || (start <= address && address < end)) {
-            *place = (struct block_place){(hi_block)i, address - start};
+            *place = (struct block_place){.block = (hi_block)i, .offset = address - start};
             return true;
         }
         if (end == address)
@@ -47,7 +47,7 @@ static bool model_at(hi_addr address, struct block_place *place)
     }
     if (ends == SIZE_MAX)
         return false;
-    *place = (struct block_place){(hi_block)ends, address - model[ends].start};
+    *place = (struct block_place){.block = (hi_block)ends, .offset = address - model[ends].start};
     return true;
 }
 
@@ -176,9 +176,12 @@ static bool push_shuffled(struct blocks *blocks, size_t count)
 
 static bool same_at(const struct blocks *blocks, hi_addr address)
 {
-    struct block_place got, wanted = {BLOCK_NONE, 0};
+    struct block_place got, wanted = {.block = BLOCK_NONE};
     bool found = blocks_at(blocks, address, &got), want = model_at(address, &wanted);
-    if (found == want && (!found || (got.block == wanted.block && got.offset == wanted.offset)))
+    if (found == want &&
+        (!found || (got.block == wanted.block && got.offset == wanted.offset &&
+                    blocks_place_usable(blocks, address, &got) == model[wanted.block].usable &&
+                    blocks_region(blocks, got.region) == blocks_region_of(blocks, got.block))))
         return true;
     printf("# at 0x%" PRIx64 ": got %d block %u + %" PRIu64 ", wanted %d block %u + %" PRIu64 "\n",
            address, found, got.block, got.offset, want, wanted.block, wanted.offset);
@@ -217,7 +220,10 @@ static bool same_blocks(const struct blocks *blocks)
     for (size_t i = 0; i < model_count && same; i++) {
         hi_block b = (hi_block)i;
         bool is_live = model[i].state == BLOCK_LIVE || model[i].state == BLOCK_IN_FLIGHT;
+        struct block_cursor cursor;
         same = blocks_address(blocks, b) == model[i].start &&
+               blocks_cursor_at(blocks, b, &cursor) && cursor.block == b &&
+               cursor.address == model[i].start && cursor.usable == model[i].usable &&
                blocks_usable(blocks, b) == model[i].usable &&
                blocks_state(blocks, b) == model[i].state && blocks_is_live(blocks, b) == is_live &&
                (live[i / 64] >> i % 64 & 1) == is_live;

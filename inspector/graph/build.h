@@ -1,0 +1,77 @@
+/* Shared by the parts of building: build.c (driver), build_groups.c, build_large.c, build_roots.c.
+ * Theory in build.c. */
+#ifndef GRAPH_BUILD_H
+#define GRAPH_BUILD_H
+
+#include "base/parallel.h"
+#include "graph/graph_table.h"
+#include "graph/resolve.h"
+#include "graph/window.h"
+
+enum {
+    BUILD_GROUP = 2048,           /* blocks that a worker takes at a time; whole clusters */
+    BUILD_LARGE_BYTES = 64 << 10, /* larger blocks are read in parts */
+    BUILD_PART_BYTES = 16 << 20,
+};
+
+/* A live block in the window. */
+struct build_block {
+    hi_block block;
+    hi_addr address;
+    uint64_t usable;
+    uint32_t kept; /* words of it that passed the filter */
+};
+
+/* Something to be read in parts: a large block or NODE, or a piece of a root range. */
+struct build_extent {
+    hi_addr start, end;
+    uint32_t owner; /* block, or index into roots.ranges */
+    uint64_t parts; /* of all extents before this one */
+};
+typedef VECTOR(struct build_extent) build_extents;
+
+struct build_worker {
+    struct window window;
+    uint32_t *results; /* one a kept word of the window */
+    uint32_t *group;   /* edges of the group at hand */
+    size_t group_count;
+    struct build_block *list;
+    size_t list_count;
+    build_extents large;
+    VECTOR(struct fat_part) fat;
+    root_holds holds;
+    uint64_t words, kept, resolved;
+};
+
+struct build {
+    struct graph *graph;
+    struct target *target;
+    const struct graph_options *options;
+    struct resolve resolve;
+    struct filter_rule rule;
+    hole_list holes;
+    build_extents large, roots;
+    struct build_worker workers[PARALLEL_MAX_JOBS];
+    /* shared by threads */
+    uint64_t next;
+    bool no_memory, stopped;
+};
+
+/* Work of one worker: pass to parallel_run with struct build. */
+void build_groups(void *build, int worker);
+void build_large(void *build, int worker);
+void build_roots(void *build, int worker);
+
+/* Filter [start, end) of the open window... resolve: results[i] for its kept words. */
+void build_resolve(const struct build *build, struct build_worker *worker, size_t count);
+/* true: give up (memory out, interrupt); shared by all workers. */
+bool build_ended(struct build *build, const char *phase, uint64_t done, uint64_t total);
+/* Number the parts of extents; returns how many. */
+uint64_t build_number_parts(build_extents *extents);
+/* The extent that part lies in, and its range. */
+const struct build_extent *build_part(const build_extents *extents, uint64_t part,
+                                      struct hi_range *range);
+/* roots less heaps and metadata -> build->roots, build->holes; words -> root holds. */
+bool build_roots_prepare(struct build *build);
+
+#endif

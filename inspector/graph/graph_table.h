@@ -1,0 +1,47 @@
+/* The graph's inside, for the files of this folder; see graph.h and the theory in each. */
+#ifndef GRAPH_GRAPH_TABLE_H
+#define GRAPH_GRAPH_TABLE_H
+
+#include "graph/bits.h"
+#include "graph/edges.h"
+#include "graph/graph.h"
+
+/* A root's reference. source: index into roots.ranges; with ROOT_WORD into roots.words, and behind
+ * those into heaps.kept. */
+#define ROOT_WORD (UINT32_C(1) << 31)
+struct root_hold {
+    uint32_t edge;
+    uint32_t source;
+    hi_addr place;
+};
+typedef VECTOR(struct root_hold) root_holds;
+
+struct graph {
+    const struct heaps *heaps;
+    const struct blocks *blocks;
+    const struct roots *roots;
+    int jobs;
+    const struct progress *progress;
+    struct graph_stats stats;
+    struct edges edges;
+    root_holds root_holds; /* by source, then place */
+    /* after graph_mark */
+    uint64_t *reachable, *possible;
+    struct bit_rank listed; /* the blocks in lost, over a plane of its own */
+    VECTOR(struct lost_block) lost;
+};
+
+static inline enum edge_kind edge_kind_of(uint32_t edge)
+{
+    return (enum edge_kind)(edge & 3);
+}
+
+static inline hi_block edge_block_of(uint32_t edge)
+{
+    return edge >> 2;
+}
+
+/* lost.c: direct and indirect, after the marks are final. */
+HI_MUST_USE enum hi_code lost_find(struct graph *graph, struct hi_err *err);
+
+#endif

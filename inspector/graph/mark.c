@@ -1,0 +1,144 @@
+/*
+ * From roots to verdicts.
+ *
+ * 1. Seeds are the blocks that roots hold by START; the flood follows START edges and notes what
+ *    reached blocks hold otherwise (two planes: COOKIE, INTERIOR). Roots' own such edges are noted
+ *    too.
+ * 2. What is noted and not reached is shown to the judge, each block once for each kind. What it
+ *    accepts becomes a seed; flooding from it may note more, so this goes round until nothing new
+ *    is accepted: at most once for each block and kind.
+ * 3. What is noted and still not reached is possible, and so is all that it holds by any kind of
+ *    edge and that is not reachable.
+ * 4. The rest is lost: lost.c.
+ *
+ * Marks are final whatever the order of work was. A graph of an interrupted reading is marked like
+ * any other; graph_stats.complete says what that is worth.
+ */
+#include "graph/flood.h"
+#include "graph/graph_table.h"
+
+#include <time.h>
+
+struct marking {
+    struct graph *graph;
+    struct flood flood;
+    uint64_t *done;
+    uint64_t *noted[3]; /* by kind; START unused */
+    uint64_t *asked[3];
+    graph_judge judge;
+    void *context;
+};
+
+static bool marking_new(struct marking *m, struct graph *graph)
+{
+    uint32_t count = blocks_count(graph->blocks);
+    free(graph->reachable);
+    free(graph->possible);
+    graph->reachable = bits_new(count);
+    graph->possible = bits_new(count);
+    m->done = bits_new(count);
+    bool fine = graph->reachable && graph->possible && m->done;
+    for (int kind = EDGE_COOKIE; kind <= EDGE_INTERIOR; kind++) {
+        m->noted[kind] = bits_new(count);
+        m->asked[kind] = m->judge ? bits_new(count) : NULL;
+        fine = fine && m->noted[kind] && (m->asked[kind] || !m->judge);
+    }
+    m->flood = (struct flood){
+        .edges = &graph->edges,
+        .count = count,
+        .jobs = graph->jobs,
+        .mark = graph->reachable,
+        .done = m->done,
+        .record = {NULL, m->noted[EDGE_COOKIE], m->noted[EDGE_INTERIOR]},
+    };
+    return fine && flood_new(&m->flood);
+}
+
+static void marking_free(struct marking *m)
+{
+    flood_free(&m->flood);
+    free(m->done);
+    for (int kind = EDGE_COOKIE; kind <= EDGE_INTERIOR; kind++) {
+        free(m->noted[kind]);
+        free(m->asked[kind]);
+    }
+}
+
+static void seed_roots(struct marking *m)
+{
+    const struct graph *graph = m->graph;
+    for (size_t i = 0; i < graph->root_holds.count; i++) {
+        uint32_t edge = graph->root_holds.items[i].edge;
+        if (edge_kind_of(edge) == EDGE_START)
+            flood_seed(&m->flood, edge_block_of(edge));
+        else
+            bits_set(m->noted[edge_kind_of(edge)], edge_block_of(edge));
+    }
+}
+
+/* One round with the judge; true: something was accepted. */
+static bool judge_round(struct marking *m)
+{
+    const uint64_t *reachable = m->graph->reachable;
+    bool accepted = false;
+    for (int kind = EDGE_COOKIE; kind <= EDGE_INTERIOR; kind++) {
+        for (size_t w = 0; w < bits_words(m->flood.count); w++) {
+            uint64_t fresh = m->noted[kind][w] & ~reachable[w] & ~m->asked[kind][w];
+            m->asked[kind][w] |= fresh;
+            for (; fresh; fresh &= fresh - 1) {
+                hi_block block = (hi_block)(w * 64 + (unsigned)__builtin_ctzll(fresh));
+                if (m->judge(m->context, block, (enum edge_kind)kind))
+                    accepted |= flood_seed(&m->flood, block);
+            }
+        }
+    }
+    return accepted;
+}
+
+static void flood_reachable(struct marking *m)
+{
+    seed_roots(m);
+    flood_run(&m->flood);
+    while (m->judge && judge_round(m))
+        flood_run(&m->flood);
+}
+
+static void flood_possible(struct marking *m)
+{
+    m->flood.mark = m->graph->possible;
+    m->flood.stop = m->graph->reachable;
+    m->flood.record[EDGE_COOKIE] = m->flood.record[EDGE_INTERIOR] = NULL;
+    for (size_t w = 0; w < bits_words(m->flood.count); w++) {
+        uint64_t held = m->noted[EDGE_COOKIE][w] | m->noted[EDGE_INTERIOR][w];
+        for (held &= ~m->graph->reachable[w]; held; held &= held - 1)
+            flood_seed(&m->flood, (hi_block)(w * 64 + (unsigned)__builtin_ctzll(held)));
+    }
+    flood_run(&m->flood);
+}
+
+static double seconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+enum hi_code graph_mark(struct graph *graph, graph_judge judge, void *context, struct hi_err *err)
+{
+    struct marking m = {.graph = graph, .judge = judge, .context = context};
+    double start = seconds_now();
+    bool fine = marking_new(&m, graph);
+    if (fine) {
+        progress_step(graph->progress, "marking", 0, 0);
+        flood_reachable(&m);
+        graph->stats.followed = m.flood.followed;
+        graph->stats.repeated = m.flood.repeated;
+        flood_possible(&m);
+    }
+    marking_free(&m);
+    if (!fine)
+        return hi_no_memory(err);
+    enum hi_code code = lost_find(graph, err);
+    graph->stats.mark_seconds = seconds_now() - start;
+    return code;
+}

@@ -1,0 +1,120 @@
+/* Bringing target memory near, and filtering it; see window.h. */
+#include "graph/window.h"
+
+bool window_new(struct window *window, struct target *target, const hole_list *holes,
+                const struct filter_rule *rule, bool unaligned)
+{
+    *window = (struct window){.target = target, .holes = holes, .rule = *rule};
+    size_t places = unaligned ? WINDOW_BYTES : WINDOW_BYTES / 8;
+    window->filter = unaligned ? NULL : filter_best();
+    window->buffer = malloc(WINDOW_BYTES + 8);
+    window->offsets = malloc((places + FILTER_SLACK) * sizeof *window->offsets);
+    window->values = malloc((places + FILTER_SLACK) * sizeof *window->values);
+    if (window->buffer && window->offsets && window->values)
+        return true;
+    window_free(window);
+    return false;
+}
+
+void window_free(struct window *window)
+{
+    free(window->buffer);
+    free(window->offsets);
+    free(window->values);
+    *window = (struct window){0};
+}
+
+/* First hole that ends after address. */
+static size_t hole_after(const hole_list *holes, hi_addr address)
+{
+    size_t low = 0, high = holes->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (holes->items[middle].end <= address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static bool has_hole(const struct window *window, hi_addr start, hi_addr end)
+{
+    size_t i = hole_after(window->holes, start);
+    return i < window->holes->count && window->holes->items[i].start < end;
+}
+
+static void blank_holes(struct window *window, hi_addr start, hi_addr end)
+{
+    const hole_list *holes = window->holes;
+    for (size_t i = hole_after(holes, start); i < holes->count && holes->items[i].start < end;
+         i++) {
+        hi_addr low = holes->items[i].start > start ? holes->items[i].start : start;
+        hi_addr high = holes->items[i].end < end ? holes->items[i].end : end;
+        memset(window->buffer + (low - start), 0, high - low);
+    }
+}
+
+/* Fill the buffer with [start, end); false: nothing of it has content. */
+static bool read_content(struct window *window, hi_addr start, hi_addr end)
+{
+    struct hi_range range;
+    hi_addr at = start;
+    bool any = false;
+    while (at < end && target_next_content(window->target, at, end, &range)) {
+        if (range.start < at || range.end > end || range.start >= range.end)
+            break;
+        size_t bytes = range.end - range.start;
+        memset(window->buffer + (at - start), 0, range.start - at);
+        uint8_t *to = window->buffer + (range.start - start);
+        size_t got = target_read_some(window->target, range.start, to, bytes);
+        got = got < bytes ? got : bytes;
+        memset(to + got, 0, bytes - got);
+        window->missing_bytes += bytes - got;
+        any |= got > 0;
+        at = range.end;
+    }
+    memset(window->buffer + (at - start), 0, end - at);
+    return any;
+}
+
+static const void *window_memory(struct window *window, hi_addr start, hi_addr end)
+{
+    size_t bytes = 0;
+    if (!has_hole(window, start, end)) {
+        const void *view = target_view(window->target, start, &bytes);
+        if (view && bytes >= end - start)
+            return view;
+        return read_content(window, start, end) ? window->buffer : NULL;
+    }
+    if (!read_content(window, start, end))
+        return NULL;
+    blank_holes(window, start, end);
+    return window->buffer;
+}
+
+void window_open(struct window *window, hi_addr start, hi_addr end)
+{
+    window->count = 0;
+    if (end - start < 8)
+        return;
+    if (!target_complete(window->target))
+        window->missing_bytes += target_missing_in(window->target, start, end);
+    const void *memory = window_memory(window, start, end);
+    if (!memory)
+        return;
+    if (window->filter)
+        window->count = window->filter(&window->rule, memory, (end - start) / 8, window->offsets,
+                                       window->values);
+    else
+        window->count = filter_unaligned(&window->rule, memory, end - start - 7, window->offsets,
+                                         window->values);
+}
+
+uint64_t window_words(const struct window *window, hi_addr start, hi_addr end)
+{
+    if (!window->filter)
+        return end - start < 8 ? 0 : end - start - 7;
+    hi_addr low = (start + 7) / 8, high = end / 8;
+    return high > low ? high - low : 0;
+}

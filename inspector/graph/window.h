@@ -1,0 +1,41 @@
+/*
+ * window: a piece of target memory, at most 256 KiB, brought near; and the words in it that may be
+ * references. One a worker.
+ *
+ * Where the target is a mapped file nothing is copied. Else only ranges with content are read;
+ * what was never touched counts as zeros. Holes (metadata of allocators, dead parts of a stack that
+ * lies in a block) hold no references wherever they lie: they are blanked.
+ */
+#ifndef GRAPH_WINDOW_H
+#define GRAPH_WINDOW_H
+
+#include "base/vector.h"
+#include "graph/filter.h"
+#include "target/target.h"
+
+enum { WINDOW_BYTES = 256 << 10 };
+
+typedef VECTOR(struct hi_range) hole_list; /* sorted, disjoint */
+
+struct window {
+    struct target *target;
+    const hole_list *holes;
+    struct filter_rule rule;
+    filter_function filter; /* NULL: a word at every byte */
+    uint8_t *buffer;
+    uint64_t missing_bytes;
+    /* after window_open: kept words, in order */
+    uint32_t *offsets; /* from the window's start */
+    uint64_t *values;
+    size_t count;
+};
+
+bool window_new(struct window *window, struct target *target, const hole_list *holes,
+                const struct filter_rule *rule, bool unaligned); /* false: out of memory */
+void window_free(struct window *window);
+/* Read [start, end), start 8-aligned, end - start <= WINDOW_BYTES, and filter it. */
+void window_open(struct window *window, hi_addr start, hi_addr end);
+/* Words that window_open looks at between two addresses. */
+uint64_t window_words(const struct window *window, hi_addr start, hi_addr end);
+
+#endif
