@@ -54,7 +54,11 @@ static void *map(void *hint, size_t bytes, int protection, int flags)
 
 void *pages_reserve(size_t bytes)
 {
-    return map(NULL, bytes, PROT_NONE, MAP_NORESERVE);
+    void *start = map(NULL, bytes, PROT_NONE, MAP_NORESERVE);
+    /* gdb's gcore writes inaccessible memory out in full, unless it is told not to */
+    if (start)
+        pages_syscall(SYS_madvise, (long)start, (long)bytes, MADV_DONTDUMP, 0, 0, 0);
+    return start;
 }
 
 void *pages_map(size_t bytes)
@@ -64,6 +68,8 @@ void *pages_map(size_t bytes)
 
 bool pages_commit(void *start, size_t bytes)
 {
+    /* first of all: what is accessible is in a core, at every instant */
+    pages_syscall(SYS_madvise, (long)start, (long)bytes, MADV_DODUMP, 0, 0, 0);
     return pages_syscall(SYS_mprotect, (long)start, (long)bytes, PROT_READ | PROT_WRITE, 0, 0, 0) ==
            0;
 }
