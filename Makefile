@@ -77,6 +77,7 @@ install: all
 	install -D -m 644 gdb-scripts/heap.gdb $(DESTDIR)$(PREFIX)/share/heapinspect/heap.gdb
 	install -D -m 644 gdb-scripts/heap_commands.py \
 		$(DESTDIR)$(PREFIX)/share/heapinspect/heap_commands.py
+	install -D -m 755 gdb-scripts/heap-pipe $(DESTDIR)$(PREFIX)/share/heapinspect/heap-pipe
 	install -D -m 644 docs/heapinspect.1 $(DESTDIR)$(PREFIX)/share/man/man1/heapinspect.1
 	install -D -m 644 docs/himalloc.3 $(DESTDIR)$(PREFIX)/share/man/man3/himalloc.3
 

@@ -85,13 +85,19 @@ static enum hi_code finish_thread(struct reading *r, struct hi_err *err)
     return code;
 }
 
-/* "Thread 2 (Thread 0x7f... (LWP 4243) "name"):", "Thread 1 (LWP 12):", "Thread 1 (process 12):" */
-static bool read_thread_line(const char *line, pid_t *tid)
+/* "Thread 2 (Thread 0x7f... (LWP 4243) "name"):", "Thread 1 (LWP 12):", "Thread 1 (process 12):"
+ * The address is pthread_self(), which is fs_base; not every gdb lists that as a register. */
+static bool read_thread_line(const char *line, pid_t *tid, uint64_t *self)
 {
     static const char *const marks[] = {"LWP ", "process "};
     uint64_t value;
     if (strncmp(line, "Thread ", 7) != 0)
         return false;
+    const char *address = strstr(line, "(Thread 0x");
+    if (address)
+        address += strlen("(Thread ");
+    if (!address || !read_number(&address, self))
+        *self = 0;
     for (unsigned i = 0; i < 2; i++) {
         const char *mark = strstr(line, marks[i]);
         const char *digits = mark ? mark + strlen(marks[i]) : NULL;
@@ -174,14 +180,35 @@ static void read_vector(struct reading *r, const char *name, const char *rest)
         store_lanes(r, (unsigned)number, lanes, counts[form]);
 }
 
+/* What the target knows already stays where gdb says nothing. */
+static void begin_thread(struct reading *r, pid_t tid, uint64_t self)
+{
+    r->has_thread = true;
+    for (size_t i = 0; i < target_thread_count(r->target); i++) {
+        const struct thread *known = target_thread(r->target, i);
+        if (known->tid != tid)
+            continue;
+        memcpy(r->thread.registers, known->registers, sizeof r->thread.registers);
+        memcpy(r->thread.name, known->name, sizeof r->thread.name);
+        r->thread.is_crashed = known->is_crashed;
+        r->thread.signal = known->signal;
+        r->thread.vector_state = known->vector_state; /* copied when it is added again */
+        r->thread.vector_state_bytes = known->vector_state_bytes;
+        r->has_stack = known->has_registers;
+    }
+    r->thread.tid = tid;
+    if (self)
+        r->thread.registers[FS_BASE] = self;
+}
+
 static enum hi_code read_line(struct reading *r, const char *line, struct hi_err *err)
 {
     pid_t tid;
+    uint64_t self;
     line = skip_spaces(line);
-    if (read_thread_line(line, &tid)) {
+    if (read_thread_line(line, &tid, &self)) {
         enum hi_code code = finish_thread(r, err);
-        r->thread.tid = tid;
-        r->has_thread = true;
+        begin_thread(r, tid, self);
         return code;
     }
     size_t length = strcspn(line, " \t\n");
@@ -189,7 +216,7 @@ static enum hi_code read_line(struct reading *r, const char *line, struct hi_err
     bool is_vector =
         length >= 4 && length <= 5 && strncmp(line + 1, "mm", 2) == 0 && strchr("xyz", line[0]);
     if (!r->has_thread)
-        r->thread.tid = target_pid(r->target);
+        begin_thread(r, target_pid(r->target), 0);
     if (is_vector)
         read_vector(r, line, rest);
     else

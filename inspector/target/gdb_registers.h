@@ -10,8 +10,8 @@
  *     ymm0           {..., v4_int64 = {0x1, 0x2, 0x0 <repeats 2 times>}, ...}
  *
  * Read leniently: what is not understood is passed over, other lines may stand between, decimal and
- * hexadecimal both do. Lines before any "Thread" line belong to the process' main thread. Given
- * twice, the last one counts.
+ * hexadecimal both do. Lines before any "Thread" line belong to the process' main thread. A thread
+ * may come several times (registers, then vectors): each adds to what is known of it.
  */
 #ifndef TARGET_GDB_REGISTERS_H
 #define TARGET_GDB_REGISTERS_H
