@@ -34,6 +34,7 @@ struct root_area {
     struct hm_range ranges[HM_RANGE_CAPACITY];
     uint64_t threads[HM_THREAD_CAPACITY];
     struct hm_big bigs[HM_BIG_CAPACITY];
+    uint32_t spare_threads[HM_THREAD_CAPACITY];
 };
 
 struct hm_hot hm_hot;
@@ -266,7 +267,7 @@ static bool root_make(void)
     hm_hot.base = range.base;
     hm_hot.check_mode = CHECK_FAST;
     arena_start(front + arena_offset);
-    thread_cache_start(front + thread_offset);
+    thread_cache_start(front + thread_offset, area->spare_threads);
     area->preamble.self = (uintptr_t)area;
     __atomic_store_n(&hm_root_anchor, (uintptr_t)area, __ATOMIC_RELEASE);
     __atomic_store_n(&hm_hot.bytes, range.unit_count << UNIT_SHIFT, __ATOMIC_RELEASE);

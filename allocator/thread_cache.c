@@ -48,10 +48,11 @@ enum {
     SLOTS_CAPACITY = THREAD_MAPPING_BYTES / 8,
 };
 
-struct hm_thread hm_no_thread;
-__thread struct hm_tls hm_tls = {.self = &hm_no_thread};
+/* Never written: every path that would write to it finds it empty and full first. */
+const struct hm_thread hm_no_thread;
+__thread struct hm_tls hm_tls = {.self = (struct hm_thread *)&hm_no_thread};
 
-static uint32_t spare_threads[HM_THREAD_CAPACITY]; /* indices of records in no use */
+static uint32_t *spare_threads; /* indices of records in no use, HM_THREAD_CAPACITY at most */
 static uint32_t spare_count;
 static pthread_key_t end_key;
 static uint8_t end_key_state; /* 0 not made, 1 made, 2 refused */
@@ -88,8 +89,9 @@ static struct hm_thread *thread_at(uint32_t index)
     return (struct hm_thread *)((uint64_t *)(uintptr_t)hm_hot.root->threads)[index];
 }
 
-void thread_cache_start(char *memory)
+void thread_cache_start(char *memory, uint32_t *spare)
 {
+    spare_threads = spare;
     struct hm_thread *t = (struct hm_thread *)memory;
     t->mapping_bytes = THREAD_MAPPING_BYTES;
     record_reset(t);
@@ -176,7 +178,7 @@ static struct hm_thread *thread_begin(void)
         if (hm_tls.state != THREAD_NEW || !thread_join_heap())
             return NULL;
     }
-    hm_tls.self = &hm_no_thread;
+    hm_tls.self = (struct hm_thread *)&hm_no_thread;
     hm_tls.state = THREAD_BUSY;
     STORE_ORDER();
     return hm_tls.record;

@@ -23,14 +23,16 @@ struct hm_tls {
     uint32_t state;
 };
 extern __thread struct hm_tls hm_tls;
-extern struct hm_thread hm_no_thread; /* all bins empty and full at once: every call goes slow */
+extern const struct hm_thread
+    hm_no_thread; /* all bins empty and full at once: every call goes slow */
 
 static inline uint64_t *thread_slots(struct hm_thread *t)
 {
     return (uint64_t *)t;
 }
 
-void thread_cache_start(char *memory); /* record 0, in the root area */
+/* Record 0 and the list of spare ones, in the root area. */
+void thread_cache_start(char *memory, uint32_t *spare);
 uint32_t thread_id(void);
 
 /* The slow halves of malloc and free for blocks of slabs of automatic arenas. */
