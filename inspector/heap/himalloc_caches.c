@@ -49,7 +49,7 @@ static bool overlay_list(struct overlay *overlay, hi_addr address, uint64_t coun
 {
     for (uint64_t i = 0; i < count; i++) {
         hi_addr block, place = address + i * 8;
-        const void *entry = window_at(&overlay->window, place, 8);
+        const void *entry = himalloc_window_at(&overlay->window, place, 8);
         if (!entry)
             return sink_finding(overlay->sink, "a cache can be read", place,
                                 "entry %" PRIu64 " of %" PRIu64, i, count);
@@ -219,11 +219,11 @@ enum hi_code himalloc_overlay(const struct heap_context *context, struct heap *h
         return HI_OK;
     struct overlay overlay = {.heap = own, .shown = heap, .sink = sink, .target = context->target};
     overlay.budget = 2 * (uint64_t)blocks_count(sink_heaps(sink)->blocks) + 4096;
-    enum hi_code code = window_open(&overlay.window, context->target, err);
+    enum hi_code code = himalloc_window_open(&overlay.window, context->target, err);
     if (code != HI_OK)
         return code;
     bool more = overlay_arenas(&overlay) && overlay_threads(&overlay) && overlay_flights(&overlay);
-    window_close(&overlay.window);
+    himalloc_window_close(&overlay.window);
     sink_check(sink, "thread caches with a thread", overlay.caches,
                overlay.caches - overlay.orphans, true);
     return more ? HI_OK : hi_no_memory(err); /* or the sink knows better */

@@ -61,11 +61,11 @@ struct window {
 };
 enum { WINDOW_BYTES = 256 << 10 };
 
-HI_MUST_USE enum hi_code window_open(struct window *window, struct target *target,
-                                     struct hi_err *err);
-void window_close(struct window *window);
+HI_MUST_USE enum hi_code himalloc_window_open(struct window *window, struct target *target,
+                                              struct hi_err *err);
+void himalloc_window_close(struct window *window);
 /* count bytes at address, valid until the next call; NULL: they can't be read. */
-const void *window_at(struct window *window, hi_addr address, size_t count);
+const void *himalloc_window_at(struct window *window, hi_addr address, size_t count);
 
 /* himalloc_find.c */
 enum hi_code himalloc_probe(const struct heap_context *context, unsigned instance,

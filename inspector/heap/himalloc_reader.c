@@ -215,7 +215,7 @@ static bool walk_bigs(struct walk *walk)
     bool more = true;
     for (uint64_t i = 0; more && i < heap->big_count; i++) {
         hi_addr address = heap->bigs + i * stride;
-        const void *record = window_at(&walk->units_window, address, stride);
+        const void *record = himalloc_window_at(&walk->units_window, address, stride);
         if (!record)
             return sink_finding(walk->sink, "the table of big blocks can be read", address,
                                 "%" PRIu64 " of %" PRIu64 " entries", i, heap->big_count);
@@ -345,19 +345,19 @@ static enum hi_code himalloc_walk(const struct heap_context *context, struct hea
     walk.live = calloc(largest_bitmap_words(own), sizeof *walk.live);
     enum hi_code code = walk.live ? HI_OK : hi_no_memory(err);
     if (code == HI_OK)
-        code = window_open(&walk.codes_window, context->target, err);
+        code = himalloc_window_open(&walk.codes_window, context->target, err);
     if (code == HI_OK)
-        code = window_open(&walk.units_window, context->target, err);
+        code = himalloc_window_open(&walk.units_window, context->target, err);
     if (code == HI_OK)
-        code = window_open(&walk.bitmaps_window, context->target, err);
+        code = himalloc_window_open(&walk.bitmaps_window, context->target, err);
     if (code == HI_OK && !walk_all(&walk))
         code = hi_no_memory(err); /* or the sink knows better */
     arenas_sum(&walk);
     if (own->sized.count)
         qsort(own->sized.items, own->sized.count, sizeof *own->sized.items, sized_order);
-    window_close(&walk.codes_window);
-    window_close(&walk.units_window);
-    window_close(&walk.bitmaps_window);
+    himalloc_window_close(&walk.codes_window);
+    himalloc_window_close(&walk.units_window);
+    himalloc_window_close(&walk.bitmaps_window);
     free(walk.live);
     return code;
 }

@@ -37,7 +37,7 @@ static hi_addr unit_address(const struct walk *walk, uint64_t unit)
 static const void *unit_record(struct walk *walk, uint64_t unit)
 {
     size_t stride = walk->heap->schema.stride[S_UNIT];
-    return window_at(&walk->units_window, walk->units + unit * stride, stride);
+    return himalloc_window_at(&walk->units_window, walk->units + unit * stride, stride);
 }
 
 static hi_addr unit_record_address(const struct walk *walk, uint64_t unit)
@@ -48,7 +48,7 @@ static hi_addr unit_record_address(const struct walk *walk, uint64_t unit)
 /* The code of a unit; -1: unreadable. */
 static int unit_code(struct walk *walk, uint64_t unit)
 {
-    const unsigned char *code = window_at(&walk->codes_window, walk->codes + unit, 1);
+    const unsigned char *code = himalloc_window_at(&walk->codes_window, walk->codes + unit, 1);
     return code ? *code : -1;
 }
 
@@ -103,7 +103,7 @@ static bool slab_live_bits(struct walk *walk, hi_addr bitmap, uint32_t count, ui
                            bool *tail_is_clear)
 {
     size_t words = ((size_t)count + 63) / 64;
-    const void *bits = window_at(&walk->bitmaps_window, bitmap, words * 8);
+    const void *bits = himalloc_window_at(&walk->bitmaps_window, bitmap, words * 8);
     if (!bits)
         return false;
     memcpy(walk->live, bits, words * 8);

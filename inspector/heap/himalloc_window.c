@@ -4,20 +4,20 @@
 
 enum { WINDOW_FIRST_STEP = 4096 };
 
-enum hi_code window_open(struct window *window, struct target *target, struct hi_err *err)
+enum hi_code himalloc_window_open(struct window *window, struct target *target, struct hi_err *err)
 {
     *window = (struct window){.target = target, .step = WINDOW_FIRST_STEP};
     window->buffer = malloc(WINDOW_BYTES);
     return window->buffer ? HI_OK : hi_no_memory(err);
 }
 
-void window_close(struct window *window)
+void himalloc_window_close(struct window *window)
 {
     free(window->buffer);
     window->buffer = NULL;
 }
 
-const void *window_at(struct window *window, hi_addr address, size_t count)
+const void *himalloc_window_at(struct window *window, hi_addr address, size_t count)
 {
     uint64_t offset = address - window->start;
     if (address >= window->start && offset <= window->bytes && count <= window->bytes - offset)
