@@ -32,6 +32,7 @@ enum {
     OUTPUT_BYTES = 1024 * 1024,
     BLOCK_BYTES = 4096,
     SPARE_BYTES = 64 * 1024 * 1024, /* left free on the file system */
+    WINDOW_LOG_MAX = 30,            /* a decoder may take 1 GiB: zstd --long and xz -9 need less */
 };
 
 enum step { STEP_MORE, STEP_DAMAGED };
@@ -63,9 +64,8 @@ static bool is_idle(const struct buffers *buffers)
 static void *zstd_open(void)
 {
     ZSTD_DCtx *context = ZSTD_createDCtx();
-    /* systemd and zstd --long may use windows of up to 2 GiB */
     if (context)
-        ZSTD_DCtx_setParameter(context, ZSTD_d_windowLogMax, 31);
+        ZSTD_DCtx_setParameter(context, ZSTD_d_windowLogMax, WINDOW_LOG_MAX);
     return context;
 }
 
@@ -123,7 +123,8 @@ static void lz4_close(void *state)
 static void *xz_open(void)
 {
     lzma_stream *stream = calloc(1, sizeof *stream);
-    if (stream && lzma_stream_decoder(stream, UINT64_MAX, LZMA_CONCATENATED) != LZMA_OK) {
+    if (stream &&
+        lzma_stream_decoder(stream, 1ULL << WINDOW_LOG_MAX, LZMA_CONCATENATED) != LZMA_OK) {
         free(stream);
         return NULL;
     }

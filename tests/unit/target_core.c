@@ -425,6 +425,11 @@ static void test_not_cores(struct child *child, const char *core)
 
 static void test_gcore(struct child *child)
 {
+#ifdef __SANITIZE_ADDRESS__
+    (void)child, (void)check_core;
+    ok(true, "gcore # SKIP gdb 13 can't dump the shadow memory of the address sanitizer");
+    return;
+#endif
     char command[512], path[256];
     snprintf(path, sizeof path, "%s/core", child->directory);
     snprintf(command, sizeof command,
