@@ -40,4 +40,22 @@ test-programs: all $(UNIT_TESTS) $(PROGRAMS)
 check: test-programs
 	BUILD=$(BUILD) prove --exec '' $(PROVE_FLAGS) $(UNIT_TESTS) $(wildcard tests/e2e/*.t tests/checks/*.t)
 
--include $(wildcard $(BUILD)/unit/*.d $(BUILD)/programs/*.d)
+# fuzzers: programs that take SECONDS and a SEED, built with sanitizers in a folder of their own
+FUZZ_SECONDS ?= 60
+SANITIZE     := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+FUZZERS      := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/*.c))
+
+$(BUILD)/fuzz/%: tests/fuzz/%.c $(INSPECTOR_LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) $(INSPECTOR_CFLAGS) -Itests -o $@ $< $(INSPECTOR_LIBRARY) $(INSPECTOR_LIBS)
+
+.PHONY: fuzzers
+fuzzers: $(FUZZERS)
+
+fuzz:
+	@$(MAKE) -s BUILD=$(BUILD)/sanitized CFLAGS='$(SANITIZE)' fuzzers
+	@for f in $(notdir $(FUZZERS)); do \
+		echo "$$f: $(FUZZ_SECONDS) seconds"; \
+		$(BUILD)/sanitized/fuzz/$$f $(FUZZ_SECONDS) || exit 1; done
+
+-include $(wildcard $(BUILD)/fuzz/*.d) $(wildcard $(BUILD)/unit/*.d $(BUILD)/programs/*.d)

@@ -9,9 +9,10 @@
  * Life of a live target: target_open_process() stops every thread (PTRACE_SEIZE + INTERRUPT, the
  * task list read until it no longer changes) and reads the registers; then memory is read while it
  * is stopped; target_release() lets it go, and after that only mappings, threads, notes and
- * target_peek() may be used. The kernel lets the threads go by itself when heapinspect dies. A process that is already
- * traced (TracerPid, gdb) and stopped is read as it stands: .held_by is set, registers come from
- * target_add_registers() if the debugger gave them. Nothing is ever written into a target.
+ * target_peek() may be used. The kernel lets the threads go by itself when heapinspect dies. A
+ * process that is already traced (TracerPid, gdb) and stopped is read as it stands: .held_by is
+ * set, registers come from target_add_registers() if the debugger gave them. Nothing is ever
+ * written into a target.
  *
  * Memory that is not there comes in two kinds, never mixed up:
  *   absent   never touched: reads as zeros (anonymous pages of p_filesz 0, untouched bss)
