@@ -1,0 +1,76 @@
+/*
+ * evidence: what readers of foreign allocators share to find their roots without symbols.
+ *
+ *   data    the initialised, writable part of a module, read once; words looked up by address
+ *   cache   pages of the target kept for chasing pointers: a list walk costs one read a page
+ *   votes   "which offset do most threads agree on", "is this link mangled"
+ *   text    a version string in a module's read-only bytes
+ *
+ * Nothing here knows an allocator. Everything is bounded: data by EVIDENCE_MAX_DATA, the cache by
+ * its lines, votes by their slots, the text search by the bytes of the module.
+ */
+#ifndef HEAP_EVIDENCE_H
+#define HEAP_EVIDENCE_H
+
+#include "base/vector.h"
+#include "heap/heap.h"
+
+#define EVIDENCE_MAX_DATA ((size_t)64 << 20)
+
+/* One piece of memory, copied: [start, start + bytes). */
+struct evidence_piece {
+    hi_addr start;
+    size_t bytes;
+    unsigned char *memory;
+};
+
+struct evidence_data {
+    VECTOR(struct evidence_piece) pieces; /* address order */
+};
+
+/* The writable segments of a module, as far as the file initialises them: what a linker puts in
+ * .data. Pages that can't be read are left out. from_file: as the file has them, before any change
+ * at run time (HI_NOT_FOUND without the file). */
+HI_MUST_USE enum hi_code evidence_read(struct evidence_data *data,
+                                       const struct heap_context *context, size_t module,
+                                       bool from_file, struct hi_err *err);
+void evidence_free(struct evidence_data *data);
+/* The aligned word at address; false: not in the copy. */
+bool evidence_word(const struct evidence_data *data, hi_addr address, uint64_t *value);
+/* Calls visit for each aligned word until it returns false. */
+void evidence_each_word(const struct evidence_data *data,
+                        bool (*visit)(void *context, hi_addr place, uint64_t value), void *context);
+
+/* Copies the text that follows the first `prefix` in the module's read-only segments, up to `stop`
+ * characters or the buffer's size: from target memory, else from the file. */
+bool evidence_text(const struct heap_context *context, size_t module, const char *prefix,
+                   char *buffer, size_t size);
+
+/* -- chasing pointers ------------------------------------------------------------------------- */
+struct evidence_cache;
+HI_MUST_USE enum hi_code evidence_cache_new(struct evidence_cache **cache, struct target *target,
+                                            struct hi_err *err);
+void evidence_cache_free(struct evidence_cache *cache);
+/* The aligned word at address; false: not readable. */
+bool evidence_cache_u64(struct evidence_cache *cache, hi_addr address, uint64_t *value);
+/* Any bytes, page by page; false: not all of them are readable. */
+bool evidence_cache_bytes(struct evidence_cache *cache, hi_addr address, void *buffer,
+                          size_t bytes);
+
+/* -- votes ------------------------------------------------------------------------------------- */
+enum { EVIDENCE_VOTE_SLOTS = 512 };
+struct evidence_vote {
+    uint64_t value[EVIDENCE_VOTE_SLOTS];
+    uint32_t count[EVIDENCE_VOTE_SLOTS];
+    uint32_t used, dropped;
+};
+void evidence_vote_cast(struct evidence_vote *vote, uint64_t value);
+/* The value with most votes and how many; 0: nobody voted. */
+uint32_t evidence_vote_winner(const struct evidence_vote *vote, uint64_t *value);
+
+/* Private anonymous (or [heap]) memory that a process may write: where heaps live. */
+bool evidence_is_heap_mapping(const struct mapping *mapping);
+/* The run of adjacent such mappings around address: start == end: none. */
+struct hi_range evidence_heap_run(const struct target *target, hi_addr address);
+
+#endif
