@@ -1,0 +1,141 @@
+/* The rows; see ptmalloc_layout.h. All from malloc/malloc.c and malloc/arena.c of the releases. */
+#include "heap/ptmalloc_layout.h"
+
+#define COUNT(rows) (sizeof(rows) / sizeof *(rows))
+
+const struct ptmalloc_state_layout ptmalloc_state_layouts[] = {
+    {.versions = "2.17-2.22", /* no attached_threads */
+     .source = "malloc/malloc.c, struct malloc_state",
+     .mutex = 0,
+     .flags = 4,
+     .fastbins = 8,
+     .top = 0x58,
+     .bins = 0x68,
+     .next = 0x868,
+     .attached = PTMALLOC_NONE,
+     .system_mem = 0x878,
+     .bytes = 0x888},
+    {.versions = "2.23-2.26",
+     .source = "malloc/malloc.c, struct malloc_state",
+     .mutex = 0,
+     .flags = 4,
+     .fastbins = 8,
+     .top = 0x58,
+     .bins = 0x68,
+     .next = 0x868,
+     .attached = 0x878,
+     .system_mem = 0x880,
+     .bytes = 0x890},
+    {.versions = "2.27-2.42", /* have_fastchunks before the fast bins */
+     .source = "malloc/malloc.c, struct malloc_state",
+     .mutex = 0,
+     .flags = 4,
+     .fastbins = 0x10,
+     .top = 0x60,
+     .bins = 0x70,
+     .next = 0x870,
+     .attached = 0x880,
+     .system_mem = 0x888,
+     .bytes = 0x898},
+    {.versions = "2.43", /* no fast bins */
+     .source = "malloc/malloc.c, struct malloc_state",
+     .mutex = 0,
+     .flags = 4,
+     .fastbins = PTMALLOC_NONE,
+     .top = 8,
+     .bins = 0x18,
+     .next = 0x818,
+     .attached = 0x828,
+     .system_mem = 0x830,
+     .bytes = 0x840},
+};
+const size_t ptmalloc_state_layout_count = COUNT(ptmalloc_state_layouts);
+
+const struct ptmalloc_par_layout ptmalloc_par_layouts[] = {
+    {.versions = "2.43", /* thp_mode before thp_pagesize */
+     .source = "malloc/malloc.c, struct malloc_par",
+     .thp_page = 0x30,
+     .hp_page = 0x38,
+     .n_mmaps = 0x44,
+     .mmapped_mem = 0x58,
+     .sbrk_base = 0x68,
+     .tcache_count = 0x80,
+     .bytes = 0x90},
+    {.versions = "2.35-2.42", /* thp_pagesize, hp_pagesize, hp_flags */
+     .source = "malloc/malloc.c, struct malloc_par",
+     .thp_page = 0x28,
+     .hp_page = 0x30,
+     .n_mmaps = 0x3c,
+     .mmapped_mem = 0x50,
+     .sbrk_base = 0x60,
+     .tcache_count = 0x78,
+     .bytes = 0x88},
+    {.versions = "2.26-2.34",
+     .source = "malloc/malloc.c, struct malloc_par",
+     .thp_page = PTMALLOC_NONE,
+     .hp_page = PTMALLOC_NONE,
+     .n_mmaps = 0x28,
+     .mmapped_mem = 0x38,
+     .sbrk_base = 0x48,
+     .tcache_count = 0x60,
+     .bytes = 0x70},
+    {.versions = "2.24-2.25",
+     .source = "malloc/malloc.c, struct malloc_par",
+     .thp_page = PTMALLOC_NONE,
+     .hp_page = PTMALLOC_NONE,
+     .n_mmaps = 0x28,
+     .mmapped_mem = 0x38,
+     .sbrk_base = 0x48,
+     .tcache_count = PTMALLOC_NONE,
+     .bytes = 0x50},
+    {.versions = "2.17-2.23", /* max_total_mem before sbrk_base */
+     .source = "malloc/malloc.c, struct malloc_par",
+     .thp_page = PTMALLOC_NONE,
+     .hp_page = PTMALLOC_NONE,
+     .n_mmaps = 0x28,
+     .mmapped_mem = 0x38,
+     .sbrk_base = 0x50,
+     .tcache_count = PTMALLOC_NONE,
+     .bytes = 0x58},
+};
+const size_t ptmalloc_par_layout_count = COUNT(ptmalloc_par_layouts);
+
+const struct ptmalloc_tcache_layout ptmalloc_tcache_layouts[] = {
+    {.versions = "2.26-2.29", /* char counts[64] */
+     .source = "malloc/malloc.c, tcache_perthread_struct",
+     .bins = 64,
+     .count_bytes = 1,
+     .entries = 0x40,
+     .bytes = 0x240,
+     .chunk_min = 0x250,
+     .chunk_max = 0x260,
+     .small_bins = 64},
+    {.versions = "2.30-2.41", /* uint16_t counts[64] */
+     .source = "malloc/malloc.c, tcache_perthread_struct",
+     .bins = 64,
+     .count_bytes = 2,
+     .entries = 0x80,
+     .bytes = 0x280,
+     .chunk_min = 0x290,
+     .chunk_max = 0x2a0,
+     .small_bins = 64},
+    {.versions = "2.42-2.43", /* uint16_t num_slots[76]; 2.43 rounds its size up twice */
+     .source = "malloc/malloc.c, tcache_perthread_struct",
+     .bins = 76,
+     .count_bytes = 2,
+     .entries = 0x98,
+     .bytes = 0x2f8,
+     .counts_down = true,
+     .chunk_min = 0x300,
+     .chunk_max = 0x320,
+     .small_bins = 64},
+};
+const size_t ptmalloc_tcache_layout_count = COUNT(ptmalloc_tcache_layouts);
+
+const struct ptmalloc_heap_layout ptmalloc_heap_layouts[] = {
+    {.versions = "2.35-2.43", /* pagesize and padding */
+     .source = "malloc/arena.c, heap_info",
+     .bytes = 0x30},
+    {.versions = "2.17-2.34", .source = "malloc/arena.c, heap_info", .bytes = 0x20},
+};
+const size_t ptmalloc_heap_layout_count = COUNT(ptmalloc_heap_layouts);
