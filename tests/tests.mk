@@ -23,6 +23,12 @@ $(BUILD)/programs/%: tests/programs/%.c
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) -Itests -I. $(PROGRAM_CFLAGS) -o $@ $< -pthread -ldl
 
+# a static, stripped executable at a fixed address
+$(BUILD)/programs/heap_truth_static: tests/programs/heap_truth.c tests/programs/heap_truth.h
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) -Itests -static -no-pie -s -MF $(BUILD)/programs/heap_truth_static.d -o $@ $< -pthread
+PROGRAMS += $(BUILD)/programs/heap_truth_static
+
 $(BUILD)/programs/%: tests/programs/%.cc tests/programs/truth.h
 	@mkdir -p $(@D)
 	$(CXX) $(CFLAGS) -Wall -Wextra -Wshadow $(if $(WERROR),-Werror) -Itests -o $@ $< -pthread -ldl

@@ -4,5 +4,6 @@
 const struct heap_reader *const heap_readers[] = {
     &jemalloc_reader,
     &himalloc_reader,
+    &ptmalloc_reader,
     NULL,
 };

@@ -1,0 +1,479 @@
+/*
+ * ptmalloc: chunk after chunk.
+ *
+ * A chunk is a header of two words (prev_size, size) and what malloc returned behind it. The low
+ * bits of size are flags; chunk + size is the next chunk, whose bit 0 says whether this one is in
+ * use, and whose prev_size repeats this one's size when it is not. A piece of memory ends at the
+ * arena's top or at fenceposts: chunks of 16 or 0 bytes, which cannot be allocated. Behind the
+ * fenceposts of the main arena lies memory that somebody else took with sbrk(); the arena goes on
+ * at the first place from which a chain of headers leads to the top (or to the next fenceposts).
+ *
+ * What is pushed: every chunk as a block, live or free by the bit; the top as a free block. Chunks
+ * in thread caches and fast bins carry the bit: ptmalloc_cache.c takes them back afterwards.
+ *
+ * Lists are checked without following them. Over all free chunks c and all bin heads two sums are
+ * kept: hash(c, fd(c)) and hash(bk(c), c). Doubly linked lists are whole when both run over the
+ * same set of pairs, so the sums agree; lists are followed only when they do not.
+ *
+ * Damage. A header that cannot be one (size off the grid, too small, beyond the piece, of the wrong
+ * arena) loses its chunk, not the heap. The walk goes on at the first place behind it from which
+ * plausible headers lead exactly to the next anchor: a chunk that a list names, or the top. What
+ * lies between is one suspect block, and the first chunks after it are suspect as well: stale
+ * headers inside the broken chunk can lead into the true chain. Where a thread was stopped inside
+ * malloc (the mutex held; or unlocked, with the only thread in the library), one such place a
+ * thread is a split that was not finished: in flight, not damage. A footer that fits the chunk
+ * before it says where it ends.
+ *
+ * Bounds: a walk only moves up through the piece; searches have a budget of steps.
+ */
+#include "heap/ptmalloc_walk.h"
+
+enum {
+    WINDOW_MIN_BYTES = 16 << 10,
+    WINDOW_MAX_BYTES = 512 << 10,
+    SUSPECT_CHUNKS = 8,
+    TCACHE_LIKE_MAX = 1 << 16
+};
+#define SEARCH_BUDGET ((uint64_t)1 << 24)
+
+/* -- the window: target memory in large pieces --------------------------------------------------
+ */
+
+static bool window_move(struct walk *w, hi_addr at)
+{
+    size_t bytes = 0;
+    const void *view = target_view(w->p->target, at, &bytes);
+    if (view && bytes >= sizeof(struct chunk_words)) {
+        w->window = view;
+        w->window_start = at;
+        w->window_bytes = bytes;
+        return true;
+    }
+    /* longer while the walk goes straight on, shorter where chunks are larger than the window */
+    bool straight = at - w->window_start <= w->window_bytes + WINDOW_MIN_BYTES;
+    w->window_want = straight ? w->window_want * 2 : WINDOW_MIN_BYTES;
+    if (w->window_want > WINDOW_MAX_BYTES)
+        w->window_want = WINDOW_MAX_BYTES;
+    size_t want = w->limit - at < w->window_want ? w->limit - at : w->window_want;
+    w->window = w->buffer;
+    w->window_start = at;
+    w->window_bytes = target_read_some(w->p->target, at, w->buffer, want);
+    return w->window_bytes >= PTMALLOC_HEADER_BYTES;
+}
+
+/* The header at `at`, and the two words behind it as far as there are any. */
+static inline bool chunk_load(struct walk *w, hi_addr at, struct chunk *chunk)
+{
+    hi_addr offset = at - w->window_start;
+    if (at < w->window_start || offset + sizeof chunk->words > w->window_bytes) {
+        if (at >= w->limit || w->limit - at < PTMALLOC_HEADER_BYTES || !window_move(w, at))
+            return false;
+        offset = 0;
+    }
+    chunk->address = at;
+    chunk->words = (struct chunk_words){0};
+    size_t have = w->window_bytes - offset;
+    if (have >= sizeof chunk->words)
+        memcpy(&chunk->words, w->window + offset, sizeof chunk->words);
+    else
+        memcpy(&chunk->words, w->window + offset, PTMALLOC_HEADER_BYTES);
+    return true;
+}
+
+/* -- out to the sink ----------------------------------------------------------------------------
+ */
+
+static bool walk_flush(struct walk *w)
+{
+    bool fine = sink_chunks(w->sink, w->batch, w->batched);
+    w->batched = 0;
+    w->stopped |= !fine;
+    return fine;
+}
+
+static inline bool walk_emit(struct walk *w, hi_addr chunk, enum block_state state)
+{
+    w->batch[w->batched++] = (struct block_chunk){chunk + PTMALLOC_HEADER_BYTES, state};
+    return w->batched < WALK_BATCH || walk_flush(w);
+}
+
+/* A live chunk as large as a thread cache is remembered: its content may show that it is one. */
+static bool tcache_like_push(struct walk *w, const struct chunk *chunk)
+{
+    if (w->p->tcache_like.count >= TCACHE_LIKE_MAX)
+        return true;
+    hi_addr *like = VECTOR_PUSH(&w->p->tcache_like);
+    if (like)
+        *like = chunk->address + PTMALLOC_HEADER_BYTES;
+    w->stopped |= !like;
+    return like != NULL;
+}
+
+static inline bool is_tcache_size(const struct walk *w, uint64_t bytes)
+{
+    return bytes - w->tcache_min <= w->tcache_span;
+}
+
+static bool emit_free(struct walk *w, const struct chunk *chunk, const struct chunk *next)
+{
+    uint64_t bytes = chunk_bytes(chunk->words.size);
+    w->arena->free_count++;
+    w->arena->forward_sum += ptmalloc_edge(chunk->address, chunk->words.fd);
+    w->arena->backward_sum += ptmalloc_edge(chunk->words.bk, chunk->address);
+    if (next->words.prev_size != bytes && !walk_in_flux(w) &&
+        !sink_finding(w->sink, "a free chunk's footer repeats its size", next->address,
+                      "prev_size 0x%llx, size 0x%llx at 0x%llx",
+                      (unsigned long long)next->words.prev_size, (unsigned long long)bytes,
+                      (unsigned long long)chunk->address))
+        return false;
+    return walk_emit(w, chunk->address, BLOCK_FREE);
+}
+
+/* chunk, by what the one after it says. */
+static inline bool emit_chunk(struct walk *w, const struct chunk *chunk, const struct chunk *next)
+{
+    if (__builtin_expect(w->suspect_count > 0, 0)) {
+        w->suspect_count = chunk->address >= w->suspect_until ? 0 : w->suspect_count - 1;
+        if (w->suspect_count)
+            return walk_emit(w, chunk->address, BLOCK_SUSPECT);
+    }
+    if (!(next->words.size & CHUNK_PREV_INUSE))
+        return emit_free(w, chunk, next);
+    if (is_tcache_size(w, chunk_bytes(chunk->words.size)) && !tcache_like_push(w, chunk))
+        return false;
+    return walk_emit(w, chunk->address, BLOCK_LIVE);
+}
+
+/* -- what a header may be -----------------------------------------------------------------------
+ */
+
+static inline bool size_fits(const struct ptmalloc_arena *arena, hi_addr at, uint64_t word,
+                             hi_addr limit)
+{
+    uint64_t bytes = chunk_bytes(word);
+    return bytes >= PTMALLOC_MIN_CHUNK_BYTES && bytes % CHUNK_ALIGN == 0 &&
+           !(word & CHUNK_IS_MMAPPED) && !(word & CHUNK_NON_MAIN && arena->is_main) &&
+           bytes < limit - at;
+}
+
+static inline bool is_fencepost(const struct walk *w, const struct chunk *chunk)
+{
+    uint64_t bytes = chunk_bytes(chunk->words.size);
+    if (bytes == PTMALLOC_HEADER_BYTES)
+        return !(chunk->words.size & CHUNK_IS_MMAPPED);
+    return bytes == 0 && chunk->address + PTMALLOC_HEADER_BYTES == w->limit;
+}
+
+bool ptmalloc_chain_ends(struct ptmalloc *p, const struct ptmalloc_arena *arena, hi_addr chunk,
+                         hi_addr limit, uint64_t *budget, hi_addr *end)
+{
+    uint64_t word = 0;
+    hi_addr at = chunk;
+    for (; *budget; --*budget) {
+        if (at == arena->top)
+            break;
+        if (at >= limit || !evidence_cache_u64(p->cache, at + 8, &word))
+            return false;
+        if (at == chunk && !(word & CHUNK_PREV_INUSE))
+            return false;
+        if (chunk_bytes(word) == PTMALLOC_HEADER_BYTES)
+            break;
+        if (!size_fits(arena, at, word, limit))
+            return false;
+        at += chunk_bytes(word);
+    }
+    *end = at;
+    if (at == arena->top)
+        return true;
+    /* two fenceposts, up to the end of a page */
+    return *budget && at != chunk && (at + 2 * PTMALLOC_HEADER_BYTES) % p->page_bytes == 0 &&
+           evidence_cache_u64(p->cache, at + PTMALLOC_HEADER_BYTES + 8, &word) &&
+           chunk_bytes(word) == PTMALLOC_HEADER_BYTES;
+}
+
+/* -- damage -------------------------------------------------------------------------------------
+ */
+
+bool walk_in_flux(const struct walk *w)
+{
+    return w->arena->locked || w->p->thread_inside;
+}
+
+/* Do plausible headers lead from at exactly to goal? */
+static bool chain_hits(struct walk *w, hi_addr at, hi_addr goal, uint64_t *budget)
+{
+    uint64_t word;
+    for (; *budget && at < goal; --*budget) {
+        if (!evidence_cache_u64(w->p->cache, at + 8, &word) ||
+            !size_fits(w->arena, at, word, w->limit))
+            return false;
+        at += chunk_bytes(word);
+    }
+    return at == goal;
+}
+
+/* The first known chunk after `after`; limit: none. */
+static hi_addr next_anchor(struct walk *w, hi_addr after)
+{
+    hi_addr best = w->limit;
+    if (w->arena->top > after && w->arena->top < best)
+        best = w->arena->top;
+    if (!ptmalloc_anchors_collect(w->p, w->arena))
+        return best;
+    size_t low = 0, high = w->arena->anchors.count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (w->arena->anchors.items[middle] <= after)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low < w->arena->anchors.count && w->arena->anchors.items[low] < best)
+        best = w->arena->anchors.items[low];
+    return best;
+}
+
+/* The chunk before `bad` was being split, or grown into the free one behind it: the rest ends where
+ * a footer gives the size of the whole, of the rest, or of that free one. */
+static hi_addr split_end(struct walk *w, hi_addr before, hi_addr bad)
+{
+    uint64_t budget = SEARCH_BUDGET, size, prev_size;
+    for (hi_addr q = bad + CHUNK_ALIGN; before && q < w->limit && budget; q += CHUNK_ALIGN) {
+        budget--;
+        if (!evidence_cache_u64(w->p->cache, q, &prev_size) || prev_size % CHUNK_ALIGN ||
+            prev_size < PTMALLOC_MIN_CHUNK_BYTES || prev_size > q - before || prev_size < q - bad)
+            continue;
+        if (evidence_cache_u64(w->p->cache, q + 8, &size) && !(size & CHUNK_PREV_INUSE) &&
+            size_fits(w->arena, q, size, w->limit))
+            return q;
+    }
+    return 0;
+}
+
+/* Where to go on after a header that is none; limit: nowhere in this piece. */
+static hi_addr resync(struct walk *w, hi_addr bad)
+{
+    hi_addr anchor = next_anchor(w, bad), end;
+    uint64_t budget = SEARCH_BUDGET;
+    for (hi_addr q = bad + CHUNK_ALIGN; q < anchor && budget; q += CHUNK_ALIGN) {
+        budget--;
+        bool leads = anchor < w->limit
+                         ? chain_hits(w, q, anchor, &budget)
+                         : ptmalloc_chain_ends(w->p, w->arena, q, w->limit, &budget, &end);
+        if (!leads)
+            continue;
+        w->suspect_count = SUSPECT_CHUNKS + 1;
+        w->suspect_until = anchor;
+        return q;
+    }
+    return anchor;
+}
+
+/* The header at bad is none. The address where the walk goes on. */
+static hi_addr walk_damage(struct walk *w, hi_addr before, hi_addr bad, const char *rule,
+                           uint64_t seen)
+{
+    if (walk_in_flux(w) && w->p->flux_budget) {
+        hi_addr end = split_end(w, before, bad);
+        w->p->flux_budget--;
+        w->arena->in_flux = true;
+        if (end)
+            return walk_emit(w, bad, BLOCK_IN_FLIGHT) ? end : w->limit;
+    }
+    hi_addr resume = resync(w, bad);
+    w->arena->damaged = true;
+    sink_finding(w->sink, rule, bad, "size word 0x%llx; suspect up to 0x%llx",
+                 (unsigned long long)seen, (unsigned long long)resume);
+    walk_emit(w, bad, BLOCK_SUSPECT);
+    return resume;
+}
+
+/* A header that could not be read: on at the next memory that is there. */
+static hi_addr walk_gap(struct walk *w, hi_addr at)
+{
+    struct hi_range content;
+    hi_addr from = (at | (w->p->page_bytes - 1)) + 1;
+    w->arena->damaged = true;
+    sink_finding(w->sink, "chunk headers can be read", at, "the walk goes on behind the gap");
+    walk_emit(w, at, BLOCK_SUSPECT);
+    if (from >= w->limit || !target_next_content(w->p->target, from, w->limit, &content))
+        return w->limit;
+    return resync(w, (content.start - CHUNK_ALIGN) & ~(hi_addr)(CHUNK_ALIGN - 1));
+}
+
+/* -- one piece ----------------------------------------------------------------------------------
+ */
+
+/* The top: a free block up to the end of the piece. */
+static void walk_top(struct walk *w, const struct chunk *top)
+{
+    uint64_t bytes = chunk_bytes(top->words.size);
+    hi_addr end = top->address + bytes;
+    bool fits = bytes % CHUNK_ALIGN == 0 && bytes >= PTMALLOC_HEADER_BYTES &&
+                bytes <= w->limit - top->address;
+    w->end = fits ? end : w->limit;
+    if (!fits && !walk_in_flux(w)) {
+        w->arena->damaged = true;
+        sink_finding(w->sink, "the top chunk ends with its memory", top->address,
+                     "size word 0x%llx", (unsigned long long)top->words.size);
+    }
+    if (w->end - top->address >= PTMALLOC_MIN_CHUNK_BYTES)
+        walk_emit(w, top->address, BLOCK_FREE);
+    w->region_end = w->end;
+    w->at_fencepost = false;
+}
+
+static void walk_fencepost(struct walk *w, hi_addr at)
+{
+    w->region_end = at + PTMALLOC_HEADER_BYTES;
+    w->end = at + 2 * PTMALLOC_HEADER_BYTES;
+    w->at_fencepost = true;
+}
+
+/* The next chunk after one that fits; false: the piece is done. */
+static bool walk_next(struct walk *w, struct chunk *chunk)
+{
+    struct chunk next;
+    hi_addr at = chunk->address + chunk_bytes(chunk->words.size);
+    if (__builtin_expect(w->arena->top > chunk->address && w->arena->top < at, 0)) {
+        /* cut from the top, whose new header stands, before the old one was rewritten */
+        if (!walk_in_flux(w))
+            sink_finding(w->sink, "chunks end at the top", chunk->address,
+                         "size word 0x%llx reaches past the top",
+                         (unsigned long long)chunk->words.size);
+        w->arena->in_flux |= walk_in_flux(w);
+        return walk_emit(w, chunk->address, BLOCK_IN_FLIGHT) && chunk_load(w, w->arena->top, chunk);
+    }
+    if (__builtin_expect(!chunk_load(w, at, &next), 0)) {
+        walk_emit(w, chunk->address, BLOCK_LIVE);
+        hi_addr resume = walk_gap(w, at);
+        return resume < w->limit && !w->stopped && chunk_load(w, resume, chunk);
+    }
+    if (__builtin_expect(chunk_bytes(next.words.size) == 0 && is_fencepost(w, &next) &&
+                             chunk_bytes(chunk->words.size) == PTMALLOC_MIN_CHUNK_BYTES,
+                         0)) {
+        /* the old top was too small to free: it became part of the fencepost */
+        walk_fencepost(w, chunk->address);
+        return false;
+    }
+    if (!emit_chunk(w, chunk, &next))
+        return false;
+    *chunk = next;
+    return true;
+}
+
+/* From first on, until the top, a fencepost or the limit. */
+static void walk_chunks(struct walk *w, hi_addr first)
+{
+    struct chunk chunk;
+    hi_addr before = 0;
+    w->region_end = w->end = w->limit;
+    w->at_fencepost = false;
+    if (!chunk_load(w, first, &chunk)) {
+        walk_gap(w, first);
+        return;
+    }
+    while (!w->stopped) {
+        if (chunk.address == w->arena->top) {
+            walk_top(w, &chunk);
+            return;
+        }
+        if (__builtin_expect(!size_fits(w->arena, chunk.address, chunk.words.size, w->limit), 0)) {
+            if (is_fencepost(w, &chunk)) {
+                walk_fencepost(w, chunk.address);
+                return;
+            }
+            hi_addr resume =
+                walk_damage(w, before, chunk.address, "a chunk header is one", chunk.words.size);
+            if (resume >= w->limit || w->stopped || !chunk_load(w, resume, &chunk))
+                return;
+            before = 0;
+            continue;
+        }
+        before = chunk.address;
+        if (!walk_next(w, &chunk))
+            return;
+    }
+}
+
+/* Behind fenceposts of the main arena: the first place from which a chain leads on. */
+static hi_addr segment_after(struct walk *w, hi_addr from)
+{
+    uint64_t budget = SEARCH_BUDGET;
+    hi_addr end;
+    if (w->arena->top < from || w->arena->top >= w->limit)
+        return w->limit;
+    for (hi_addr q = from; q <= w->arena->top && budget; q += CHUNK_ALIGN, budget--)
+        if (ptmalloc_chain_ends(w->p, w->arena, q, w->limit, &budget, &end))
+            return q;
+    return w->arena->top;
+}
+
+bool ptmalloc_claim(struct ptmalloc *p, hi_addr start, hi_addr end)
+{
+    struct hi_range *range = VECTOR_PUSH(&p->claimed);
+    if (range)
+        *range = (struct hi_range){start, end};
+    return range != NULL;
+}
+
+/* One segment as a region; w->end is where it ended. */
+static bool walk_segment(struct walk *w, hi_addr first)
+{
+    struct region region = {.shape = REGION_CHUNKS,
+                            .start = first + PTMALLOC_HEADER_BYTES,
+                            .end = w->limit,
+                            .gap = 8,
+                            .slack = 16,
+                            .arena = w->arena->index};
+    if (region.start >= region.end)
+        return true;
+    if (!sink_metadata(w->sink, first, region.start) || !sink_chunks_begin(w->sink, &region))
+        return false;
+    walk_chunks(w, first);
+    if (!walk_flush(w) || !sink_chunks_end_at(w->sink, w->region_end))
+        return false;
+    if (w->at_fencepost && !sink_metadata(w->sink, w->region_end, w->end))
+        return false;
+    return ptmalloc_claim(w->p, first, w->end) &&
+           progress_step(w->p->progress, "reading", w->end, 0);
+}
+
+/* Sizes worth a look: the layout's; while that is not known, any layout's. */
+static void tcache_sizes(struct walk *w)
+{
+    const struct ptmalloc_tcache_layout *first = &ptmalloc_tcache_layouts[0];
+    const struct ptmalloc_tcache_layout *last =
+        &ptmalloc_tcache_layouts[ptmalloc_tcache_layout_count - 1];
+    if (w->p->tcache)
+        first = last = w->p->tcache;
+    w->tcache_min = first->chunk_min;
+    w->tcache_span = last->chunk_max - first->chunk_min;
+}
+
+bool ptmalloc_walk_pieces(struct ptmalloc *p, struct heap_sink *sink, struct ptmalloc_piece *piece)
+{
+    struct walk *w = calloc(1, sizeof *w);
+    if (!w || !(w->buffer = malloc(WINDOW_MAX_BYTES))) {
+        free(w);
+        return false;
+    }
+    w->p = p;
+    w->sink = sink;
+    w->arena = piece->arena;
+    w->limit = w->end = piece->limit;
+    w->window_want = WINDOW_MIN_BYTES;
+    tcache_sizes(w);
+    bool fine = true;
+    hi_addr first = piece->first;
+    while (fine && first < piece->limit) {
+        fine = walk_segment(w, first);
+        if (!w->at_fencepost || !w->arena->is_main || piece->single)
+            break;
+        first = segment_after(w, w->end);
+    }
+    piece->limit = w->end;
+    free(w->buffer);
+    free(w);
+    return fine;
+}
