@@ -203,6 +203,8 @@ static bool extent_push(struct walk *walk, const struct jemalloc_extent *extent)
     region.shape = REGION_SINGLE;
     region.count = 1;
     region.usable = jemalloc_class_bytes(extent->size_class);
+    if (region.usable > extent->bytes) /* not filled: all but the page that the start varies in */
+        region.usable = extent->bytes - 0x1000;
     if (region.usable > region.end - region.first)
         region.usable = region.end - region.first;
     return sink_region(walk->sink, &region, NULL);

@@ -8,7 +8,11 @@
  */
 #include "heap/jemalloc.h"
 
-enum { SAMPLES_WANTED = 64 };
+enum {
+    SAMPLES_WANTED = 64,
+    SAMPLES_WRONG = 8, /* this many and none right: something else */
+    FILED_RIGHT_LEAST = 3
+};
 
 static uint64_t word_at(const unsigned char *bytes)
 {
@@ -56,8 +60,9 @@ bool jemalloc_extent_decode(const struct jemalloc *heap, const unsigned char *re
     uint64_t class_bytes = jemalloc_class_bytes(extent->size_class);
     if (!class_bytes)
         return false;
-    if (!extent->slab)
-        return class_bytes <= extent->bytes;
+    if (!extent->slab) /* from 5.3.1 on large blocks need not fill their class */
+        return extent->size_class == 0 ||
+               jemalloc_class_bytes(extent->size_class - 1) < extent->bytes;
     return extent->size_class < JEMALLOC_BIN_COUNT && (extent->address & 0xfff) == 0 &&
            extent->bytes / class_bytes <= 64 * JEMALLOC_BITMAP_WORDS;
 }
@@ -99,11 +104,14 @@ static bool sample_entry(void *context, uint64_t entry, hi_addr page)
     struct sample *sample = context;
     unsigned char record[JEMALLOC_EXTENT_BYTES];
     hi_addr place = leaf_pointer(sample->shape, entry, JEMALLOC_WIDEST_POINTER_MASK);
+    if (place == 0)
+        return true; /* no extent, only the size class that says so */
     sample->asked++;
     if (target_read(sample->context->target, place, record, sizeof record, NULL) == HI_OK) {
         hi_addr start = word_at(record + JEMALLOC_EXTENT_ADDRESS) & ~UINT64_C(0xfff);
         uint64_t bytes = word_at(record + JEMALLOC_EXTENT_SIZE) & ~UINT64_C(0xfff);
-        if (start <= page && page - start < bytes) {
+        if (start <= page && page - start < bytes &&
+            page_tree_is_anonymous(sample->context->target, start)) {
             sample->filed_right++;
             for (size_t row = 0; row < jemalloc_extent_count; row++) {
                 sample->heap->extent = &jemalloc_extents[row];
@@ -111,7 +119,7 @@ static bool sample_entry(void *context, uint64_t entry, hi_addr page)
             }
         }
     }
-    return sample->asked < SAMPLES_WANTED;
+    return sample->asked < (sample->filed_right ? SAMPLES_WANTED : SAMPLES_WRONG);
 }
 
 static bool tree_judge(void *context, const struct page_tree_shape *shape, uint64_t key,
@@ -120,7 +128,8 @@ static bool tree_judge(void *context, const struct page_tree_shape *shape, uint6
     struct sample sample = *(struct sample *)context;
     sample.shape = shape;
     page_tree_sample(sample.context, shape, key, table, sample_entry, &sample);
-    if (sample.filed_right == 0 || sample.filed_right * 2 < sample.asked)
+    /* jemalloc clears what it no longer files: nearly all must be right, and not by chance */
+    if (sample.filed_right < FILED_RIGHT_LEAST || sample.filed_right * 10 < sample.asked * 9)
         return false;
     size_t best = 0;
     for (size_t row = 1; row < jemalloc_extent_count; row++) {
@@ -128,7 +137,7 @@ static bool tree_judge(void *context, const struct page_tree_shape *shape, uint6
             best = row;
     }
     sample.heap->extent = &jemalloc_extents[best];
-    return sample.agreed[best] * 2 > sample.filed_right;
+    return sample.agreed[best] * 10 >= sample.filed_right * 9;
 }
 
 enum hi_code jemalloc_tree_find(struct jemalloc *heap, const struct heap_context *context,
@@ -153,6 +162,8 @@ static bool record_collect(void *context, uint64_t entry, hi_addr page)
     struct jemalloc *heap = collection->heap;
     hi_addr record = leaf_pointer(heap->tree.shape, entry, heap->extent->pointer_mask);
     (void)page;
+    if (record == 0)
+        return true;
     if (heap->records.count && heap->records.items[heap->records.count - 1] == record)
         return true;
     hi_addr *item = VECTOR_PUSH(&heap->records);

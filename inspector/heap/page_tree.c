@@ -4,6 +4,7 @@
 enum {
     KEYS_MAX = 4096,
     READ_BYTES = 256 * 1024,
+    SAMPLE_BYTES = 4096, /* a judge is asked often and mostly says no at once */
     LEVELS_MAX = 3,
 };
 
@@ -50,6 +51,7 @@ struct descent {
     page_tree_visit visit;
     void *context;
     unsigned char *buffers[LEVELS_MAX];
+    size_t read_bytes;
     bool out_of_memory;
 };
 
@@ -83,7 +85,8 @@ static bool table_descend(struct descent *descent, unsigned level, hi_addr table
     struct hi_range range;
     for (hi_addr at = table; target_next_content(descent->target, at, end, &range);) {
         at = range.start + (size - (range.start - table) % size) % size;
-        size_t wanted = range.end - at > READ_BYTES ? READ_BYTES : (size_t)(range.end - at);
+        size_t wanted =
+            range.end - at > descent->read_bytes ? descent->read_bytes : (size_t)(range.end - at);
         size_t got = target_read_some(descent->target, at, buffer, wanted);
         for (size_t i = 0; i + size <= got; i += size) {
             uint64_t entry = word_at(buffer + i);
@@ -96,11 +99,12 @@ static bool table_descend(struct descent *descent, unsigned level, hi_addr table
     return true;
 }
 
-static bool buffers_get(struct descent *descent)
+static bool buffers_get(struct descent *descent, size_t read_bytes)
 {
-    unsigned char *memory = malloc((size_t)LEVELS_MAX * READ_BYTES);
+    unsigned char *memory = malloc(LEVELS_MAX * read_bytes);
+    descent->read_bytes = read_bytes;
     for (unsigned i = 0; i < LEVELS_MAX; i++)
-        descent->buffers[i] = memory ? memory + (size_t)i * READ_BYTES : NULL;
+        descent->buffers[i] = memory ? memory + i * read_bytes : NULL;
     return memory != NULL;
 }
 
@@ -112,7 +116,7 @@ void page_tree_sample(const struct heap_context *context, const struct page_tree
                               .shape = shape,
                               .visit = visit,
                               .context = visit_context};
-    if (!buffers_get(&descent))
+    if (!buffers_get(&descent, SAMPLE_BYTES))
         return;
     table_descend(&descent, 1, table, key << level_shift(shape, 0));
     free(descent.buffers[0]);
@@ -128,7 +132,7 @@ enum hi_code page_tree_walk(const struct page_tree *tree, const struct heap_cont
                               .tables = tables,
                               .visit = visit,
                               .context = visit_context};
-    if (!buffers_get(&descent))
+    if (!buffers_get(&descent, READ_BYTES))
         return hi_no_memory(err);
     bool whole = table_descend(&descent, 0, tree->root, 0);
     free(descent.buffers[0]);
