@@ -130,7 +130,7 @@ enum hi_code symbols_at(struct symbols *symbols, hi_addr address, struct symbol 
 
 void symbols_describe(struct symbols *symbols, hi_addr address, char *buffer, size_t size)
 {
-    struct symbol symbol;
+    struct symbol symbol = {.name = ""};
     if (symbols_at(symbols, address, &symbol, NULL) == HI_OK) {
         symbols_demangle(symbol.name, buffer, size);
         size_t used = strlen(buffer);

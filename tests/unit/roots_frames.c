@@ -210,7 +210,7 @@ static void ask_coroutine(struct view *view)
 /* 512 bits of values; bit 0: AVX-512 is there. Everything is cleared but one lane of each width. */
 __attribute__((noinline)) static void hold_in_registers(void)
 {
-    uint64_t mm = truth_value(IN_MM), rbx = truth_value(IN_RBX), r12 = truth_value(IN_R12);
+    uint64_t mm = truth_value(IN_MM), general[2] = {truth_value(IN_RBX), truth_value(IN_R12)};
     uint64_t xmm[2] = {0, truth_value(IN_XMM)};
     uint64_t ymm[4] = {0, 0, 0, truth_value(IN_YMM)};
     static uint64_t zmm[8] __attribute__((aligned(64)));
@@ -226,16 +226,15 @@ __attribute__((noinline)) static void hold_in_registers(void)
     explicit_bzero(ymm, sizeof ymm);
     explicit_bzero(zmm, sizeof zmm);
     explicit_bzero(&mm, sizeof mm);
-    __asm__ volatile("mov %[rbx], %%rbx\n\tmov %[r12], %%r12\n\t"
-                     "movq $0, %[rbx_copy]\n\tmovq $0, %[r12_copy]\n\t"
+    __asm__ volatile("mov (%%rdi), %%rbx\n\tmov 8(%%rdi), %%r12\n\t"
+                     "movq $0, (%%rdi)\n\tmovq $0, 8(%%rdi)\n\t"
                      "xor %%ecx, %%ecx\n\txor %%edx, %%edx\n\txor %%esi, %%esi\n\t"
                      "xor %%edi, %%edi\n\txor %%r8d, %%r8d\n\txor %%r9d, %%r9d\n\t"
                      "xor %%r10d, %%r10d\n\txor %%r13d, %%r13d\n\txor %%r14d, %%r14d\n\t"
                      "xor %%r15d, %%r15d\n\t"
-                     "lock incq (%[ready])\n"
-                     "1:\tmov $34, %%eax\n\tsyscall\n\tjmp 1b"
-                     : [rbx_copy] "=m"(rbx), [r12_copy] "=m"(r12)
-                     : [rbx] "r"(rbx), [r12] "r"(r12), [ready] "a"(&truth->ready)
+                     "lock incq (%%rax)\n"
+                     "1:\tmov $34, %%eax\n\tsyscall\n\tjmp 1b" ::"D"(general),
+                     "a"(&truth->ready)
                      : "memory");
     __builtin_unreachable();
 }

@@ -79,7 +79,7 @@ static void test_modules(struct symbols *symbols)
     ok(module->kind == MODULE_EXECUTABLE && !module->is_static, "the executable comes first");
     ok(module->has_file && module->build_id_bytes == 20, "with its file and a build-id");
     ok(module->relro.start < module->relro.end, "and RELRO");
-    module = symbols_module_at(symbols, (hi_addr)(uintptr_t)dlsym(RTLD_DEFAULT, "qsort"));
+    module = symbols_module_at(symbols, (hi_addr)(uintptr_t)dlsym(RTLD_DEFAULT, "hsearch_r"));
     ok(module && module->is_libc && !module->is_dynamic_linker && module->has_file, "libc is libc");
     module = symbols_module_at(symbols, getauxval(AT_BASE));
     ok(module && module->is_dynamic_linker && !module->is_libc, "ld.so is the dynamic linker");
@@ -111,7 +111,7 @@ static void test_names(struct symbols *symbols)
     find(symbols, "symbols_live_exported", &symbols_live_exported);
     find(symbols, "symbols_live_hidden", &symbols_live_hidden);
     find(symbols, "environ", dlsym(RTLD_DEFAULT, "environ"));
-    find(symbols, "qsort_r", dlsym(RTLD_DEFAULT, "qsort_r"));
+    find(symbols, "hsearch_r", dlsym(RTLD_DEFAULT, "hsearch_r"));
     find(symbols, "pthread_cond_wait", dlvsym(RTLD_DEFAULT, "pthread_cond_wait", "GLIBC_2.3.2"));
     find(symbols, "elf_begin", dlsym(RTLD_DEFAULT, "elf_begin"));
     ok(symbols_find(symbols, SYMBOLS_ANY_MODULE, "no such name", &symbol, NULL) == HI_NOT_FOUND,
@@ -119,7 +119,7 @@ static void test_names(struct symbols *symbols)
     ok(symbols_find(symbols, 9999, "malloc", &symbol, NULL) == HI_NOT_FOUND, "nor a module");
     name_at(symbols, (void *)symbols_live_static_function, 0, "symbols_live_static_function");
     name_at(symbols, (void *)symbols_live_static_function, 3, "symbols_live_static_function+0x3");
-    name_at(symbols, dlsym(RTLD_DEFAULT, "qsort_r"), 1, "qsort_r+0x1");
+    name_at(symbols, dlsym(RTLD_DEFAULT, "hsearch_r"), 1, "hsearch_r+0x1");
     name_at(symbols, &symbols_live_hidden, 2, "symbols_live_hidden+0x2");
     name_at(symbols, (void *)8, 8, "0x10");
     ok(symbols_at(symbols, (hi_addr)(uintptr_t)&symbol, &symbol, NULL) == HI_NOT_FOUND,
