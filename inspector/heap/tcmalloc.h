@@ -1,0 +1,48 @@
+/*
+ * gperftools tcmalloc: what its reader's parts share.
+ *
+ * A page map (page_tree.h) leads from every page in use to its span: pages of one size class, or
+ * one large block. Free objects of a class are in three places, all linked through the objects
+ * themselves: the span's own list, batches in the central list's transfer slots, and the lists of
+ * thread caches. Only the first are free; the others are cached.
+ */
+#ifndef HEAP_TCMALLOC_H
+#define HEAP_TCMALLOC_H
+
+#include "heap/evidence.h"
+#include "heap/heap.h"
+#include "heap/tcmalloc_layout.h"
+
+struct tcmalloc_sample { /* a sampled block and what was asked for */
+    hi_addr block;
+    uint64_t requested;
+};
+
+struct tcmalloc {
+    struct page_tree tree;
+    struct page_tree_tables tables;
+    uint32_t class_bytes[TCMALLOC_CLASSES_MAX];
+    unsigned class_count;
+    hi_addr central; /* CentralFreeList of class 0 */
+    uint64_t central_stride;
+    VECTOR(hi_addr) caches; /* ThreadCache records */
+    VECTOR(struct tcmalloc_sample) samples;
+};
+
+/* -- tcmalloc_find.c ----------------------------------------------------------------------------
+ */
+/* The page map, from heap->tree.module on; HI_NOT_FOUND: none. */
+HI_MUST_USE enum hi_code tcmalloc_tree_find(struct tcmalloc *heap,
+                                            const struct heap_context *context, struct hi_err *err);
+/* Size classes, central lists and thread caches, in the data of the page map's module. What is
+ * missing after HI_OK: class_count 0, central 0, no caches. */
+HI_MUST_USE enum hi_code
+tcmalloc_parts_find(struct tcmalloc *heap, const struct heap_context *context, struct hi_err *err);
+
+/* -- tcmalloc_cache.c ---------------------------------------------------------------------------
+ */
+HI_MUST_USE enum hi_code tcmalloc_caches_overlay(struct tcmalloc *heap,
+                                                 const struct heap_context *context,
+                                                 struct heap_sink *sink, struct hi_err *err);
+
+#endif
