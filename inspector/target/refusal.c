@@ -105,13 +105,33 @@ enum hi_code refusal_check(pid_t pid, struct hi_err *err)
     return HI_OK;
 }
 
+/* Who traces a thread of pid, when not all of them stand still under a tracer; else 0. */
+static pid_t tracer_of_running(pid_t pid)
+{
+    pid_vector tids = {0};
+    pid_t tracer = 0;
+    bool all_stopped = true;
+    if (proc_list_threads(pid, &tids, NULL) != HI_OK)
+        tids.count = 0;
+    for (size_t i = 0; i < tids.count; i++) {
+        struct proc_status status;
+        if (!proc_read_thread_status(pid, tids.items[i], &status))
+            continue;
+        tracer = status.tracer ? status.tracer : tracer;
+        all_stopped = all_stopped && (status.state == 't' || status.state == 'Z');
+    }
+    VECTOR_FREE(&tids);
+    return all_stopped ? 0 : tracer;
+}
+
 static enum hi_code explain_tracer(pid_t pid, pid_t tracer, struct hi_err *err)
 {
     struct proc_status status;
     if (!proc_read_status(tracer, &status))
         status.name[0] = 0;
     return hi_fail(err, HI_REFUSED,
-                   "process %d is traced by %s (%d) and is running; stop it there first, or detach",
+                   "process %d is traced by %s (%d) and not stopped there; stop all of it there "
+                   "first, or detach",
                    (int)pid, status.name[0] ? status.name : "another process", (int)tracer);
 }
 
@@ -140,8 +160,9 @@ enum hi_code refusal_explain(pid_t pid, int error, struct hi_err *err)
     bool capable = have_capability(CAPABILITY_SYS_PTRACE);
     if (!proc_read_status(pid, &status) || error == ESRCH)
         return no_process(pid, err);
-    if (status.tracer && status.state != 't')
-        return explain_tracer(pid, status.tracer, err);
+    pid_t tracer = tracer_of_running(pid);
+    if (tracer)
+        return explain_tracer(pid, tracer, err);
     if (!capable && !same_user(&status))
         return hi_fail(err, HI_REFUSED,
                        "not permitted to attach to process %d (%s): it belongs to uid %u and "

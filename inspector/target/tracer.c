@@ -37,6 +37,7 @@ enum {
     WAIT_SPINS = 64,
     WAIT_STEP_NS = 50 * 1000,
     WAIT_LIMIT_MS = 2000,
+    WAIT_ASLEEP_MS = 50, /* in state D all the while */
     VECTOR_STATE_MAX_BYTES = 64 * 1024,
 };
 
@@ -140,6 +141,12 @@ static void note_wait_status(struct traced *traced, int status)
     traced->signal = is_event ? 0 : WSTOPSIG(status);
 }
 
+static bool sleeps_in_kernel(pid_t pid, pid_t tid)
+{
+    struct proc_status status;
+    return proc_read_thread_status(pid, tid, &status) && status.state == 'D';
+}
+
 /* True: traced is settled. */
 static bool wait_once(struct traced *traced)
 {
@@ -152,16 +159,19 @@ static bool wait_once(struct traced *traced)
     return traced->state != TRACED_RUNNING;
 }
 
-/* until: the time when all threads of a pass should have stopped */
-static void wait_for_stop(struct traced *traced, const struct timespec *pass_start)
+static void wait_for_stop(const struct tracer *tracer, struct traced *traced,
+                          const struct timespec *pass_start)
 {
     const struct timespec step = {.tv_nsec = WAIT_STEP_NS};
     for (int spin = 0; !wait_once(traced); spin++) {
-        if (spin < WAIT_SPINS)
+        if (spin < WAIT_SPINS) {
             sched_yield();
-        else
-            nanosleep(&step, NULL);
-        if (spin >= WAIT_SPINS && seconds_since(pass_start) * 1000 > WAIT_LIMIT_MS) {
+            continue;
+        }
+        nanosleep(&step, NULL);
+        double waited_ms = seconds_since(pass_start) * 1000;
+        if (waited_ms > WAIT_LIMIT_MS ||
+            (waited_ms > WAIT_ASLEEP_MS && sleeps_in_kernel(tracer->pid, traced->tid))) {
             traced->state = TRACED_ASLEEP;
             return;
         }
@@ -181,7 +191,7 @@ static enum hi_code stop_pass(struct tracer *tracer, pid_vector *tids, size_t *n
     clock_gettime(CLOCK_MONOTONIC, &start);
     for (size_t i = 0; code == HI_OK && i < tracer->traced.count; i++)
         if (tracer->traced.items[i].state == TRACED_RUNNING)
-            wait_for_stop(&tracer->traced.items[i], &start);
+            wait_for_stop(tracer, &tracer->traced.items[i], &start);
     return code;
 }
 

@@ -350,6 +350,169 @@ static void test_held(void)
     child_end(&child);
 }
 
+/* Traced, and running or only in part stopped: who holds it is said. */
+static void test_traced_in_part(void)
+{
+    for (int which = 0; which < 2; which++) {
+        struct child child;
+        int ready[2];
+        char who[64];
+        child_start(&child, 1);
+        if (pipe(ready))
+            return;
+        fflush(stdout);
+        pid_t debugger = fork();
+        if (debugger == 0) {
+            pid_t tid = which ? (pid_t)child.layout->second_tid : child.pid;
+            char answer = ptrace(PTRACE_SEIZE, tid, NULL, NULL) ? 'n' : 'y';
+            (void)!write(ready[1], &answer, 1);
+            for (;;)
+                pause();
+        }
+        char answer = 0;
+        ok(read(ready[0], &answer, 1) == 1 && answer == 'y', "a debugger traces one thread");
+        snprintf(who, sizeof who, "(%d) and not stopped there", (int)debugger);
+        expect_refusal(child.pid, HI_REFUSED, who, "refused, with the tracer's name and id");
+        kill(debugger, SIGKILL);
+        waitpid(debugger, NULL, 0);
+        close(ready[0]);
+        close(ready[1]);
+        ok(child_still_runs(&child), "nothing was left stopped");
+        child_end(&child);
+    }
+}
+
+/* A held process that its debugger lets go in the middle. */
+static void test_held_and_let_go(void)
+{
+    struct child child;
+    int ready[2], go[2];
+    child_start(&child, 0);
+    if (pipe(ready) || pipe(go))
+        return;
+    fflush(stdout);
+    pid_t debugger = fork();
+    if (debugger == 0) {
+        char byte;
+        if (ptrace(PTRACE_ATTACH, child.pid, NULL, NULL) || waitpid(child.pid, NULL, __WALL) < 0)
+            _exit(1);
+        (void)!write(ready[1], "", 1);
+        (void)!read(go[0], &byte, 1);
+        ptrace(PTRACE_DETACH, child.pid, NULL, NULL);
+        (void)!write(ready[1], "", 1);
+        for (;;)
+            pause();
+    }
+    char byte;
+    (void)!read(ready[0], &byte, 1);
+    struct target *target = open_live(child.pid);
+    (void)!write(go[1], "", 1);
+    (void)!read(ready[0], &byte, 1);
+    siginfo_t info;
+    kill(child.pid, SIGUSR2); /* it has to run to die of it */
+    waitid(P_PID, (id_t)child.pid, &info, WEXITED | WNOWAIT);
+    target_release(target);
+    ok(!target_complete(target) && target_note_count(target) == 1 &&
+           strstr(target_note(target, 0), "ran while it was read"),
+       "a debugger that lets go in the middle is noticed");
+    target_close(target);
+    kill(debugger, SIGKILL);
+    waitpid(debugger, NULL, 0);
+    for (int i = 0; i < 2; i++)
+        close(ready[i]), close(go[i]);
+    child_end(&child);
+}
+
+/* main() has ended by pthread_exit, another thread goes on. */
+static void test_leader_gone(void)
+{
+    struct child child;
+    child_prepare(&child);
+    child.pid = fork();
+    if (child.pid == 0) {
+        pthread_t thread;
+        child_map_all(child.layout, child.directory);
+        pthread_create(&thread, NULL, child_register_holder, child.layout);
+        pthread_exit(NULL);
+    }
+    child_wait_ready(&child);
+    struct proc_status status = {0};
+    for (int i = 0; i < 5000 && status.state != 'Z'; i++) {
+        usleep(1000);
+        (void)proc_read_status(child.pid, &status);
+    }
+    ok(status.state == 'Z', "the main thread has ended");
+    struct target *target = open_live(child.pid);
+    if (target) {
+        is_u64(target_thread_count(target), 1, "one thread lives");
+        child_check_memory(&child, target, CHILD_LIVE);
+        child_check_registers(&child, target);
+    }
+    target_close(target);
+    ok(child_still_runs(&child), "and runs on");
+    child_end(&child);
+}
+
+/* The parent in vfork can't be stopped: it is read without registers, said so, and let go. */
+static void test_asleep_in_kernel(void)
+{
+    struct child child;
+    child_prepare(&child);
+    child.pid = fork();
+    if (child.pid == 0) {
+        child_map_all(child.layout, child.directory);
+        pid_t shared = vfork();
+        if (shared == 0) {
+            child.layout->second_tid = (uint64_t)syscall(SYS_getpid);
+            child.layout->ready = 1;
+            for (;;)
+                syscall(SYS_pause);
+        }
+        for (;;) {
+            child.layout->beats++;
+            usleep(1000);
+        }
+    }
+    child_wait_ready(&child);
+    struct target *target = open_live(child.pid);
+    if (target) {
+        uint64_t value = 0;
+        ok(!target_complete(target) && target_note_count(target) == 1 &&
+               strstr(target_note(target, 0), "sleeps in the kernel"),
+           "a thread that can't be stopped is told");
+        ok(!target_thread(target, 0)->has_registers &&
+               target_mapping_at(target, target_thread(target, 0)->sp),
+           "of its registers SP is known");
+        ok(target_read_u64(target, child.layout->anonymous, &value, NULL) == HI_OK &&
+               value == child_pattern(1000),
+           "its memory is read");
+        target_release(target);
+        kill((pid_t)child.layout->second_tid, SIGKILL);
+        ok(child_still_runs(&child), "and it runs on when it wakes, while we still live");
+    }
+    target_close(target);
+    kill((pid_t)child.layout->second_tid, SIGKILL);
+    child_end(&child);
+}
+
+static void test_killed_while_read(void)
+{
+    struct child child;
+    child_start(&child, 1);
+    struct target *target = open_live(child.pid);
+    struct hi_err err = {0};
+    uint64_t value;
+    kill(child.pid, SIGKILL);
+    /* gone when its memory is */
+    for (int i = 0;
+         i < 5000 && target_read_u64(target, child.layout->anonymous, &value, &err) == HI_OK; i++)
+        usleep(1000);
+    is_u64(err.code, HI_FAULT, "a process that is killed while it is read faults");
+    ok(strstr(err.message, "ended while it was being read"), "and the fault says so");
+    target_close(target);
+    child_end(&child);
+}
+
 /* SIGSTOPped before: stays stopped for its user, and can be read. */
 static void test_stopped_before(void)
 {
@@ -386,6 +549,11 @@ int main(void)
     test_signals_survive();
     test_killed_inspector();
     test_held();
+    test_held_and_let_go();
+    test_traced_in_part();
+    test_leader_gone();
+    test_asleep_in_kernel();
+    test_killed_while_read();
     test_stopped_before();
     return done();
 }
