@@ -46,7 +46,7 @@ static inline void free_inline(void *p)
     const struct class_check *check = &size_class_checks[class_index];
     uint32_t head = bin->window.head;
     uint64_t *slot = thread_slots(t) + head;
-    if (UNLIKELY(head == bin->full || slot[0] == (uintptr_t)p ||
+    if (UNLIKELY(head == bin->full || slot[0] == (uintptr_t)p || slot[1] == (uintptr_t)p ||
                  (offset & check->mask) * check->inverse >= check->inverse))
         return entry_free_slow(p);
     slot[-1] = (uintptr_t)p;

@@ -8,9 +8,11 @@
  * full at once, so both fall through to the slow paths without a test of their own.
  *
  * What free checks on the way (check:fast): that the pointer is the start of a block of its slab,
- * by one multiplication, and that it is not what was freed last. Both lead to the slow path, which
- * decides and dies. A second free further apart is found when the blocks go home to the bitmaps,
- * whose bit is then set already. check:full has no caches: each free meets the bitmap.
+ * by one multiplication, and that it is none of the two that were freed last. Either leads to the
+ * slow path, which looks through the whole bin, decides and dies. A second free further apart is
+ * found when the bin overflows with it, or when the blocks go home to the bitmaps, whose bit is
+ * then set already; not when a malloc got the block in between. check:full has no caches: each free
+ * and realloc meets the bitmap.
  *
  * errno: set to ENOMEM or EINVAL on failure, else left alone, by free always.
  */
@@ -78,13 +80,7 @@ NOINLINE void entry_free_slow(void *p)
     } else if (place.named) {
         central_free(p);
     } else {
-        struct hm_thread *t = hm_tls.self;
-        struct hm_bin *bin = &t->bins[place.class_index];
-        if (bin->window.head != bin->window.empty &&
-            thread_slots(t)[bin->window.head] == (uintptr_t)p)
-            die_double_free(p);
-        else
-            thread_cache_free(p, place.class_index);
+        thread_cache_free(p, place.class_index);
     }
 }
 
@@ -156,6 +152,10 @@ static NOINLINE void *realloc_slow(void *p, size_t bytes)
     }
     if (UNLIKELY(bytes > PTRDIFF_MAX))
         return entry_fail(ENOMEM);
+    if (UNLIKELY(hm_hot.check_mode == CHECK_FULL) && place.state == BLOCK_SLAB && slab_is_free(p)) {
+        die_bad_free(p);
+        return entry_fail(EINVAL);
+    }
     if (place.state == BLOCK_SLAB) {
         if (bytes <= SMALL_MAX && size_class_of(bytes) == place.class_index)
             return p;

@@ -52,6 +52,13 @@ static uint64_t *slab_bitmap(const struct hm_unit *slab)
     return (uint64_t *)(uintptr_t)slab->bitmap;
 }
 
+bool slab_is_free(const void *p)
+{
+    struct slab_place place = slab_locate(range_find(p), p);
+    uint64_t word = slab_bitmap(slab_record(&place))[place.block_index / 64];
+    return (word >> (place.block_index % 64)) & 1;
+}
+
 /* ---- the list of slabs with free blocks ---- */
 
 static void list_remove(struct hm_central *central, struct hm_unit *slab)

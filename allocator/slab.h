@@ -30,6 +30,9 @@ struct slab_place slab_locate(struct hm_range *r, const void *p);
 /* The arena that a block (of any slab) came from. */
 uint32_t slab_home(const void *p);
 
+/* Whether the bit of the block at p is set. */
+bool slab_is_free(const void *p);
+
 /* All below: with the lock of that central held. */
 
 /* Takes up to `want` free blocks into slots[low - taken .. low), publishing *pend before each word

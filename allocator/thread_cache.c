@@ -432,11 +432,21 @@ static void bin_flush(struct hm_thread *t, uint32_t class_index, uint32_t n)
     flush_to_slabs(t, bin, class_index, n);
 }
 
-/* The bin is full: makes room, then takes the block. */
-static void bin_push_full(struct hm_thread *t, uint32_t class_index, void *p)
+static bool bin_holds(struct hm_thread *t, const struct hm_bin *bin, const void *p)
+{
+    const uint64_t *slots = thread_slots(t);
+    for (uint32_t i = bin->window.head; i < bin->window.empty; i++)
+        if (slots[i] == (uintptr_t)p)
+            return true;
+    return false;
+}
+
+/* Makes room where there is none, then takes the block. */
+static void bin_push_slow(struct hm_thread *t, uint32_t class_index, void *p)
 {
     struct hm_bin *bin = &t->bins[class_index];
-    bin_grow(t, bin, class_index);
+    if (bin->window.head == bin->full)
+        bin_grow(t, bin, class_index);
     if (bin->window.head == bin->full)
         bin_flush(t, class_index, (bin->window.empty - bin->full + 1) / 2);
     if (bin->window.head == bin->full) {
@@ -455,8 +465,12 @@ void thread_cache_free(void *p, uint32_t class_index)
         central_free(p);
         return;
     }
-    bin_push_full(t, class_index, p);
+    bool twice = hm_hot.check_mode != CHECK_OFF && bin_holds(t, &t->bins[class_index], p);
+    if (LIKELY(!twice))
+        bin_push_slow(t, class_index, p);
     thread_leave();
+    if (UNLIKELY(twice))
+        die_double_free(p);
     background_settle();
 }
 
