@@ -52,7 +52,8 @@ static bool worker_new(struct build *build, struct build_worker *w)
     /* all of a group's blocks just not fat, and one window's words before they are found to be */
     w->group = malloc((BUILD_GROUP * (size_t)EDGES_FAT + places) * sizeof *w->group);
     w->list = malloc(BUILD_GROUP * sizeof *w->list);
-    return w->results && w->group && w->list;
+    w->slots = malloc(places * sizeof *w->slots);
+    return w->results && w->group && w->list && w->slots;
 }
 
 static void worker_free(struct build_worker *w)
@@ -61,6 +62,7 @@ static void worker_free(struct build_worker *w)
     free(w->results);
     free(w->group);
     free(w->list);
+    free(w->slots);
     VECTOR_FREE(&w->large);
     VECTOR_FREE(&w->fat);
     VECTOR_FREE(&w->holds);

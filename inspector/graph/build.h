@@ -1,4 +1,5 @@
-/* Shared by the parts of building: build.c (driver), build_groups.c, build_large.c, build_roots.c.
+/* Shared by the parts of building: build.c (driver), build_groups.c, build_slab.c, build_large.c,
+ * build_roots.c.
  * Theory in build.c. */
 #ifndef GRAPH_BUILD_H
 #define GRAPH_BUILD_H
@@ -37,6 +38,7 @@ struct build_worker {
     size_t group_count;
     struct build_block *list;
     size_t list_count;
+    uint16_t *slots; /* of the kept words, in a slab */
     build_extents large;
     VECTOR(struct fat_part) fat;
     root_holds holds;
@@ -62,8 +64,12 @@ void build_groups(void *build, int worker);
 void build_large(void *build, int worker);
 void build_roots(void *build, int worker);
 
-/* Filter [start, end) of the open window... resolve: results[i] for its kept words. */
+/* results[i] = edge of values[i], for the first count of the window. */
 void build_resolve(const struct build *build, struct build_worker *worker, size_t count);
+/* build_slab.c: the short way for slabs of small blocks; their edges -> the group, degrees. */
+bool build_slab_fits(const struct build *build, const struct region *region);
+void build_slab(struct build *build, struct build_worker *w, const struct region *region,
+                hi_block block, hi_block end);
 /* true: give up (memory out, interrupt); shared by all workers. */
 bool build_ended(struct build *build, const char *phase, uint64_t done, uint64_t total);
 /* Number the parts of extents; returns how many. */

@@ -121,20 +121,32 @@ static bool block_take(struct build *build, struct build_worker *w,
     return true;
 }
 
-/* Live blocks [block, end), region by region. */
-static bool blocks_take(struct build *build, struct build_worker *w, hi_block block, hi_block end)
+/* Live blocks [block, end) of the cursor's region, one by one. */
+static bool blocks_take(struct build *build, struct build_worker *w, struct block_cursor *cursor,
+                        hi_block end)
 {
-    const struct blocks *blocks = build->graph->blocks;
     const uint64_t *live = build->resolve.live;
-    struct block_cursor cursor;
-    while ((block = bits_from(live, block, end)) < end) {
-        bool more = blocks_cursor_at(blocks, block, &cursor);
-        for (; more && cursor.block < end; more = blocks_next(blocks, &cursor))
-            if (bits_get(live, cursor.block) && !block_take(build, w, &cursor))
-                return false;
-        if (!run_read(build, w))
+    bool more = true;
+    for (; more && cursor->block < end; more = blocks_next(build->graph->blocks, cursor))
+        if (bits_get(live, cursor->block) && !block_take(build, w, cursor))
             return false;
-        block = cursor.block > block ? cursor.block : block + 1;
+    return run_read(build, w);
+}
+
+static bool regions_take(struct build *build, struct build_worker *w, hi_block block, hi_block end)
+{
+    struct block_cursor cursor;
+    while ((block = bits_from(build->resolve.live, block, end)) < end) {
+        if (!blocks_cursor_at(build->graph->blocks, block, &cursor))
+            return true;
+        const struct region *region = cursor.region;
+        hi_block stop = region->base + region->count < end ? region->base + region->count : end;
+        if (build_slab_fits(build, region)) {
+            build_slab(build, w, region, block, stop);
+        } else if (!blocks_take(build, w, &cursor, stop)) {
+            return false;
+        }
+        block = stop;
     }
     return true;
 }
@@ -168,7 +180,7 @@ void build_groups(void *context, int number)
         hi_block first = (hi_block)(group * BUILD_GROUP);
         hi_block end = count - first < BUILD_GROUP ? count : first + BUILD_GROUP;
         w->group_count = w->list_count = 0;
-        if (!blocks_take(build, w, first, end) || !group_store(build, w, first, end))
+        if (!regions_take(build, w, first, end) || !group_store(build, w, first, end))
             __atomic_store_n(&build->no_memory, true, __ATOMIC_RELAXED);
     }
 }

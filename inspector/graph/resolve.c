@@ -32,26 +32,33 @@ static uint32_t end_before(const struct resolve *resolve, hi_addr word)
     return edge_of(place.block, EDGE_START);
 }
 
-static inline uint32_t resolve_one(const struct resolve *resolve, hi_addr word)
+static inline uint32_t edge_at(const struct resolve *resolve, hi_addr word,
+                               const struct block_place *place)
 {
-    struct block_place place;
-    if (!blocks_at(resolve->blocks, word, &place))
+    if (place->block == BLOCK_NONE)
         return EDGE_NONE;
-    if (!bits_get(resolve->live, place.block))
-        return place.offset == 0 ? end_before(resolve, word) : EDGE_NONE;
-    if (place.offset == 0)
-        return edge_of(place.block, EDGE_START);
-    return edge_of(place.block, kind_at(resolve, word, &place));
+    if (!bits_get(resolve->live, place->block))
+        return place->offset == 0 ? end_before(resolve, word) : EDGE_NONE;
+    if (place->offset == 0)
+        return edge_of(place->block, EDGE_START);
+    return edge_of(place->block, kind_at(resolve, word, place));
 }
 
 uint32_t resolve_word(const struct resolve *resolve, hi_addr word)
 {
-    return resolve_one(resolve, word);
+    struct block_place place;
+    blocks_at(resolve->blocks, word, &place);
+    return edge_at(resolve, word, &place);
 }
 
 void resolve_words(const struct resolve *resolve, const uint64_t *words, size_t count,
                    uint32_t *edges)
 {
-    for (size_t i = 0; i < count; i++)
-        edges[i] = resolve_one(resolve, words[i]);
+    struct block_place places[BLOCKS_AT_MANY];
+    for (size_t from = 0; from < count; from += BLOCKS_AT_MANY) {
+        size_t batch = count - from < BLOCKS_AT_MANY ? count - from : BLOCKS_AT_MANY;
+        blocks_at_many(resolve->blocks, words + from, batch, places);
+        for (size_t i = 0; i < batch; i++)
+            edges[from + i] = edge_at(resolve, words[from + i], &places[i]);
+    }
 }

@@ -110,11 +110,3 @@ void window_open(struct window *window, hi_addr start, hi_addr end)
         window->count = filter_unaligned(&window->rule, memory, end - start - 7, window->offsets,
                                          window->values);
 }
-
-uint64_t window_words(const struct window *window, hi_addr start, hi_addr end)
-{
-    if (!window->filter)
-        return end - start < 8 ? 0 : end - start - 7;
-    hi_addr low = (start + 7) / 8, high = end / 8;
-    return high > low ? high - low : 0;
-}

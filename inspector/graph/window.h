@@ -36,6 +36,12 @@ void window_free(struct window *window);
 /* Read [start, end), start 8-aligned, end - start <= WINDOW_BYTES, and filter it. */
 void window_open(struct window *window, hi_addr start, hi_addr end);
 /* Words that window_open looks at between two addresses. */
-uint64_t window_words(const struct window *window, hi_addr start, hi_addr end);
+static inline uint64_t window_words(const struct window *window, hi_addr start, hi_addr end)
+{
+    if (!window->filter)
+        return end - start < 8 ? 0 : end - start - 7;
+    hi_addr low = (start + 7) / 8, high = end / 8;
+    return high > low ? high - low : 0;
+}
 
 #endif

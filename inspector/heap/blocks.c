@@ -191,6 +191,22 @@ bool blocks_at(const struct blocks *blocks, hi_addr address, struct block_place 
     return place_slow(blocks, i, address, place);
 }
 
+void blocks_at_many(const struct blocks *blocks, const hi_addr *addresses, size_t count,
+                    struct block_place *places)
+{
+    uint32_t regions[BLOCKS_AT_MANY];
+    count = count < BLOCKS_AT_MANY ? count : BLOCKS_AT_MANY;
+    /* two loops, so that the loads of one address wait for nothing of another */
+    for (size_t i = 0; i < count; i++) {
+        regions[i] = (uint32_t)blocks_page_region(blocks, addresses[i]);
+        __builtin_prefetch(&blocks->hot[regions[i]]);
+    }
+    for (size_t i = 0; i < count; i++)
+        if (!blocks->hot[regions[i]].magic ||
+            !place_fast(blocks, regions[i], addresses[i], &places[i]))
+            place_slow(blocks, regions[i], addresses[i], &places[i]);
+}
+
 /* -- from a block ------------------------------------------------------------------------------ */
 
 static size_t region_index_of(const struct blocks *blocks, hi_block block)

@@ -70,6 +70,11 @@ const struct region *blocks_region(const struct blocks *blocks, size_t index); /
 /* The block (live or not, also NODEs) that covers address: inside [start, start + usable]; the byte
  * one past the end belongs to it only when no other block covers or starts there. */
 bool blocks_at(const struct blocks *blocks, hi_addr address, struct block_place *place);
+/* The same for several addresses at once, at most BLOCKS_AT_MANY; place.block is BLOCK_NONE where
+ * there is none. */
+enum { BLOCKS_AT_MANY = 64 };
+void blocks_at_many(const struct blocks *blocks, const hi_addr *addresses, size_t count,
+                    struct block_place *places);
 /* Usable bytes of the block that blocks_at() found at address: cheaper than blocks_usable(). */
 uint64_t blocks_place_usable(const struct blocks *blocks, hi_addr address,
                              const struct block_place *place);

@@ -12,25 +12,7 @@
 
 enum { LEVELS = 4 };
 static const unsigned level_shift[LEVELS] = {30, 21, 16, 12};
-#define IS_TABLE (UINT32_C(1) << 31)
-
-size_t blocks_page_region(const struct blocks *blocks, hi_addr address)
-{
-    uint64_t slot = (address >> 30) - blocks->root_base;
-    if (slot >= blocks->root_count)
-        return blocks->region_count;
-    uint32_t entry = blocks->root[slot];
-    const uint32_t *tables = blocks->tables.items;
-    if (entry & IS_TABLE) {
-        entry = tables[(entry & ~IS_TABLE) + (address >> 21 & 511)];
-        if (entry & IS_TABLE) {
-            entry = tables[(entry & ~IS_TABLE) + (address >> 16 & 31)];
-            if (entry & IS_TABLE)
-                entry = tables[(entry & ~IS_TABLE) + (address >> 12 & 15)];
-        }
-    }
-    return entry;
-}
+#define IS_TABLE BLOCKS_PAGE_TABLE
 
 /* f(address), known to be at least from: gallop, then halve. */
 static size_t ended_by(const struct blocks *blocks, size_t from, hi_addr address)

@@ -56,8 +56,28 @@ struct blocks {
 };
 
 HI_MUST_USE enum hi_code blocks_page_build(struct blocks *blocks, struct hi_err *err);
-/* First region that ends after the start of address's page; region_count: none. */
-size_t blocks_page_region(const struct blocks *blocks, hi_addr address);
+/* An entry of the page table that is the index of a table and not of a region. */
+#define BLOCKS_PAGE_TABLE (UINT32_C(1) << 31)
+
+/* First region that ends after the start of address's page; region_count: none. The levels are
+ * those of blocks_page.c. */
+static inline size_t blocks_page_region(const struct blocks *blocks, hi_addr address)
+{
+    uint64_t slot = (address >> 30) - blocks->root_base;
+    if (slot >= blocks->root_count)
+        return blocks->region_count;
+    uint32_t entry = blocks->root[slot];
+    const uint32_t *tables = blocks->tables.items;
+    if (entry & BLOCKS_PAGE_TABLE) {
+        entry = tables[(entry & ~BLOCKS_PAGE_TABLE) + (address >> 21 & 511)];
+        if (entry & BLOCKS_PAGE_TABLE) {
+            entry = tables[(entry & ~BLOCKS_PAGE_TABLE) + (address >> 16 & 31)];
+            if (entry & BLOCKS_PAGE_TABLE)
+                entry = tables[(entry & ~BLOCKS_PAGE_TABLE) + (address >> 12 & 15)];
+        }
+    }
+    return entry;
+}
 
 static inline hi_addr blocks_grid(const struct region *region)
 {
