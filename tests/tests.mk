@@ -65,3 +65,12 @@ fuzz:
 		$(BUILD)/sanitized/fuzz/$$f $(FUZZ_SECONDS) || exit 1; done
 
 -include $(wildcard $(BUILD)/fuzz/*.d) $(wildcard $(BUILD)/unit/*.d $(BUILD)/programs/*.d)
+
+# benchmarks: short by default; give arguments by hand for more
+BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
+$(BUILD)/bench/%: tests/bench/%.c $(INSPECTOR_LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) $(INSPECTOR_CFLAGS) -Itests -o $@ $< $(INSPECTOR_LIBRARY) $(INSPECTOR_LIBS)
+
+bench: $(BENCHES)
+	$(BUILD)/bench/leakbench
