@@ -55,7 +55,6 @@ static void arena_prepare(struct hm_arena *arena, uint32_t index, enum hm_arena_
         stash += central->stash_capacity * sizeof(uint64_t);
     }
     arena->index = index;
-    arena->thread_count = arena->meets = 0;
     arena->large_units = 0;
     memset(arena->name, 0, sizeof(arena->name));
     for (size_t i = 0; name && name[i] && i < sizeof(arena->name) - 1; i++)

@@ -4,4 +4,4 @@ HIMALLOC_CFLAGS  := -fPIC -fvisibility=hidden -ftls-model=initial-exec -fno-buil
                     -fno-builtin-calloc -fno-builtin-realloc -fno-builtin-free \
                     -fno-stack-protector -fno-exceptions -fno-tree-loop-distribute-patterns
 # one readable and executable segment, one writable: two mappings fewer at each program's start
-HIMALLOC_LDFLAGS := -Wl,-z,noseparate-code -Wl,-O1 -Wl,--hash-style=gnu -Wl,-z,now -Wl,-z,relro -Wl,--build-id
+HIMALLOC_LDFLAGS := -Wl,-z,noseparate-code -Wl,-O1 -Wl,--hash-style=gnu -Wl,-z,now -Wl,-z,relro -Wl,--build-id -Wl,-z,nodelete

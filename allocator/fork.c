@@ -48,10 +48,11 @@ static bool centrals_inherit(uint32_t old_tid, uint32_t tid)
 static void fork_child(void)
 {
     struct hm_root *root = hm_hot.root;
-    uint32_t old_tid = hm_tls.tid;
-    if (!root || old_tid == 0)
+    if (!root)
         return;
-    uint32_t tid = hm_tls.tid = pages_thread_id();
+    uint32_t tid = pages_thread_id();
+    uint32_t old_tid = hm_tls.tid ? hm_tls.tid : LOCK_OWNER_MASK; /* 0: it never allocated */
+    hm_tls.tid = tid;
     if (hm_tls.record)
         hm_tls.record->tid = tid;
     bool alone =

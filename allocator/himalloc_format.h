@@ -272,8 +272,6 @@ enum hm_arena_kind { HM_ARENA_GONE = 0, HM_ARENA_AUTOMATIC = 1, HM_ARENA_NAMED =
 #define HM_ARENA_FIELDS(F, A, S)                                                                   \
     F(S, UINT, uint32_t, index)                                                                    \
     F(S, UINT, uint32_t, kind)                                                                     \
-    F(S, UINT, uint32_t, thread_count)                                                             \
-    F(S, UINT, uint32_t, meets)                                                                    \
     F(S, UINT, uint64_t, large_units)                                                              \
     A(S, TEXT, char, name, 32)                                                                     \
     A(S, RECORD, struct hm_central, centrals, HM_CLASS_SLOTS)                                      \

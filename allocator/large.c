@@ -126,10 +126,14 @@ static void *span_malloc(size_t bytes, size_t alignment, uint32_t arena, bool *z
     struct span span;
     if (!span_lock(thread_id()))
         return NULL;
-    /* ranges are aligned to four units only: beyond that take more and cut */
-    bool taken = align <= 4 && span_take(units_for(bytes), align, &span);
-    if (taken)
+    bool taken = span_take(units_for(bytes), align, &span);
+    if (taken && ((span.range->base >> UNIT_SHIFT) & (align - 1))) {
+        /* a later range that is aligned to less than the first one */
+        span_give(span.range, span.unit, span.count);
+        taken = false;
+    } else if (taken) {
         large_publish(&span, bytes, arena);
+    }
     span_unlock();
     if (!taken)
         return NULL;
@@ -206,7 +210,8 @@ void *large_malloc(size_t bytes, size_t alignment, uint32_t arena, bool *zero)
         return NULL;
     bytes += bytes == 0;
     void *p = NULL;
-    if (bytes <= hm_hot.bytes / 4 && alignment <= 4 * UNIT_BYTES)
+    uintptr_t base_alignment = hm_hot.base & -hm_hot.base;
+    if (bytes <= hm_hot.bytes / 4 && alignment <= base_alignment)
         p = span_malloc(bytes, alignment, arena, zero);
     if (!p && bytes <= PTRDIFF_MAX - alignment - UNIT_BYTES) {
         p = big_malloc(bytes, alignment, arena);

@@ -157,7 +157,9 @@ static NOINLINE void *realloc_slow(void *p, size_t bytes)
         return entry_fail(EINVAL);
     }
     if (place.state == BLOCK_SLAB) {
-        if (bytes <= SMALL_MAX && size_class_of(bytes) == place.class_index)
+        /* shrinking to no less than half is not worth a copy */
+        if (bytes <= place.bytes &&
+            (bytes >= place.bytes / 2 || size_class_of(bytes) == place.class_index))
             return p;
         return realloc_copy(p, &place, bytes);
     }

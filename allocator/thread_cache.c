@@ -66,10 +66,27 @@ uint32_t thread_id(void)
 
 /* ---- records ---- */
 
+/* Both ends in one store; in a build with another layout of the window, at least in order. */
+static void window_store(struct hm_bin *bin, uint32_t head, uint32_t empty)
+{
+    struct hm_window window = {.head = head, .empty = empty};
+    STORE_ORDER();
+    if (sizeof(window) == sizeof(uint64_t)) {
+        uint64_t word;
+        memcpy(&word, &window, sizeof(word));
+        __atomic_store_n((uint64_t *)(void *)&bin->window, word, __ATOMIC_RELAXED);
+    } else {
+        bin->window = window;
+    }
+    STORE_ORDER();
+}
+
 static void record_reset(struct hm_thread *t)
 {
-    for (uint32_t c = 0; c < HM_CLASS_SLOTS; c++)
-        t->bins[c] = (struct hm_bin){.pend = 0};
+    for (uint32_t c = 0; c < HM_CLASS_SLOTS; c++) {
+        window_store(&t->bins[c], 0, 0);
+        t->bins[c].full = t->bins[c].pend = 0;
+    }
     t->slots_used = (uint32_t)((sizeof(struct hm_thread) + 7) / 8);
     t->meets = t->slow_count = 0;
     memset(t->misses, 0, sizeof(t->misses));
@@ -178,8 +195,9 @@ static struct hm_thread *thread_begin(void)
         if (hm_tls.state != THREAD_NEW || !thread_join_heap())
             return NULL;
     }
-    hm_tls.self = (struct hm_thread *)&hm_no_thread;
     hm_tls.state = THREAD_BUSY;
+    STORE_ORDER();
+    hm_tls.self = (struct hm_thread *)&hm_no_thread;
     STORE_ORDER();
     return hm_tls.record;
 }
@@ -188,6 +206,7 @@ static void thread_leave(void)
 {
     STORE_ORDER();
     hm_tls.state = THREAD_LIVE;
+    STORE_ORDER();
     hm_tls.self = hm_tls.record;
 }
 
@@ -239,21 +258,6 @@ static uint64_t *stash_of(const struct hm_central *central)
 }
 
 /* ---- bins ---- */
-
-/* Both ends in one store; in a build with another layout of the window, at least in order. */
-static void window_store(struct hm_bin *bin, uint32_t head, uint32_t empty)
-{
-    struct hm_window window = {.head = head, .empty = empty};
-    STORE_ORDER();
-    if (sizeof(window) == sizeof(uint64_t)) {
-        uint64_t word;
-        memcpy(&word, &window, sizeof(word));
-        __atomic_store_n((uint64_t *)(void *)&bin->window, word, __ATOMIC_RELAXED);
-    } else {
-        bin->window = window;
-    }
-    STORE_ORDER();
-}
 
 static uint32_t bin_limit(uint32_t class_index)
 {
@@ -554,22 +558,41 @@ void thread_cache_disable(void)
 
 /* ---- stashes grow old ---- */
 
-/* The n lowest entries of a stash go home as far as they belong to this central; 0: none did. */
-static uint32_t stash_give(struct hm_central *central, uint32_t arena, uint32_t n, uint32_t tid)
+/* Of the n lowest entries of a stash, the first ones that have the same home go there. How many: 0
+ * when that home is busy. */
+static uint32_t stash_give_run(struct hm_central *central, uint32_t arena, uint32_t class_index,
+                               uint32_t n, uint32_t tid)
 {
     volatile uint64_t *stash = stash_of(central);
-    uint32_t mine = 0;
-    while (mine < n && slab_home((void *)(uintptr_t)stash[mine]) == arena)
-        mine++;
-    if (mine == 0 || slab_give(central, (const uint64_t *)stash, mine))
+    uint32_t home = slab_home((void *)(uintptr_t)stash[0]), run = 1;
+    struct hm_central *target = slab_central(home, class_index);
+    while (run < n && slab_home((void *)(uintptr_t)stash[run]) == home)
+        run++;
+    if (home != arena && !lock_try(&target->lock, tid))
         return 0;
-    for (uint32_t i = mine; i < central->stash_count; i++)
-        stash[i - mine] = stash[i];
-    STORE_ORDER();
-    central->stash_count -= mine;
-    STORE_ORDER();
-    slab_release_spare(central, tid, true);
-    return mine;
+    bool given = slab_give(target, stash_of(central), run) == NULL;
+    if (given) {
+        for (uint32_t i = run; i < central->stash_count; i++)
+            stash[i - run] = stash[i];
+        STORE_ORDER();
+        central->stash_count -= run;
+        STORE_ORDER();
+        slab_release_spare(target, tid, true);
+    }
+    if (home != arena)
+        lock_release(&target->lock);
+    return given ? run : 0;
+}
+
+static uint32_t stash_give(struct hm_central *central, uint32_t arena, uint32_t class_index,
+                           uint32_t n, uint32_t tid)
+{
+    uint32_t given = 0, run = 1;
+    while (given < n && run > 0) {
+        run = stash_give_run(central, arena, class_index, n - given, tid);
+        given += run;
+    }
+    return given;
 }
 
 static bool central_age(uint32_t arena, uint32_t class_index, uint32_t tid, bool all)
@@ -580,7 +603,7 @@ static bool central_age(uint32_t arena, uint32_t class_index, uint32_t tid, bool
     if (!lock_try(&central->lock, tid))
         return true;
     uint32_t n = all ? central->stash_count : central->stash_low;
-    uint32_t given = n ? stash_give(central, arena, n, tid) : 0;
+    uint32_t given = n ? stash_give(central, arena, class_index, n, tid) : 0;
     if (n == 0)
         slab_release_spare(central, tid, true);
     central->stash_low = central->stash_count;
