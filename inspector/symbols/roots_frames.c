@@ -118,6 +118,8 @@ static bool see_exit_word(void *context, hi_addr address, uint64_t value)
     if (value - 1 < c->exit_start || value - 1 >= c->exit_end || !follows_call(c, value))
         return true;
     if (symbols_frame_cfa(c->symbols, value, address + 8, &cfa, NULL) != HI_OK) {
+        if (value == c->exit_end)
+            return true; /* or the function behind it: AT_ENTRY stands on the first stack */
         search->caller = address + 8;
         return false;
     }

@@ -26,6 +26,7 @@ enum {
     RED_ZONE_BYTES = 128,
     FOREIGN_MAX_DEPTH = 8,
     FOREIGN_MAX_BYTES = 8 << 20,
+    TOP_MAX_BYTES = 0x4000,
     TLS_SURPLUS_BYTES = 4096, /* for libraries loaded later that ask for static TLS */
 };
 
@@ -74,6 +75,10 @@ static struct hi_range tls_range(struct collector *c, const struct thread *threa
         all = record->stack;
         tls.start = record->tls_start;
         tls.end = all.end;
+    } else if (thread->sp > all.start && thread->sp < at) {
+        /* a thread's TLS lies above its stack; what modules ask for says how far down at most */
+        tls.start = at - c->static_tls_bytes > thread->sp ? at - c->static_tls_bytes : thread->sp;
+        tls.end = at + TOP_MAX_BYTES; /* other C libraries keep more above their record */
     }
     if (tls.start < all.start || tls.start > at)
         tls.start = all.start;
@@ -133,7 +138,7 @@ static void collect_thread(struct collector *c, const struct thread *thread)
 {
     const struct pthread *record = pthread_at(c, thread->fs_base);
     struct hi_range own = own_stack(c, thread, record);
-    hi_addr sp = thread->sp, tls = record ? record->tls_start : thread->fs_base;
+    hi_addr sp = thread->sp, tls = tls_range(c, thread, record).start;
     for (int depth = 0; sp && !holds(own, sp) && depth < FOREIGN_MAX_DEPTH; depth++)
         collect_foreign(c, thread, &sp);
     if (holds(own, sp))
