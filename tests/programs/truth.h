@@ -17,6 +17,7 @@
  *     below itself and clears every caller-saved and vector register before it waits. main() must
  *     keep no pointers to blocks, and so must every frame that is alive at that time.
  *   - A later event wins: an address freed and handed out again is booked as the latter.
+ *   - Variables that hold are volatile: the compiler drops a static one that nobody reads.
  * A lost ring has one direct member, but which one is the inspector's choice: its blocks are booked
  * as `ring`, and truth_rings counts the rings.
  */

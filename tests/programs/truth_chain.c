@@ -1,7 +1,7 @@
 /* Lists and a tree: the head of a lost one is direct, all that hangs off it indirect. */
 #include "programs/truth.h"
 
-static void **kept_list;
+static void **volatile kept_list;
 
 TRUTH_NOINLINE static void **tree(int depth, enum truth_state state, enum truth_state rest)
 {

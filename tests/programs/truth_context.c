@@ -11,7 +11,7 @@
 enum { STACK_BYTES = 256 * 1024 };
 
 static ucontext_t main_context;
-static ucontext_t *kept_contexts[4];
+static ucontext_t *volatile kept_contexts[4];
 static int stands;
 
 TRUTH_NOINLINE static void *volatile *inner(void *volatile *places, ucontext_t *own,

@@ -41,12 +41,12 @@ struct derived : first_base, second_base {
     long own[4] = {};
 };
 
-counted *kept_counted;
-wide *kept_wide;
-second_base *kept_base;
-second_base *kept_bases[3];
+counted *volatile kept_counted;
+wide *volatile kept_wide;
+second_base *volatile kept_base;
+second_base *volatile kept_bases[3];
 std::exception_ptr kept_exception;
-std::map<int, std::string> *kept_map;
+std::map<int, std::string> *volatile kept_map;
 std::shared_ptr<std::vector<std::string>> kept_shared;
 std::unique_ptr<counted[]> kept_unique;
 

@@ -3,7 +3,7 @@
  * was asked for, and the start, are enough to be held. */
 #include "programs/truth.h"
 
-static void *middle[64], *past_end[64];
+static void *volatile middle[64], *volatile past_end[64];
 
 TRUTH_NOINLINE static void possible(void)
 {

@@ -10,10 +10,10 @@
 #include <regex.h>
 #include <time.h>
 
-static DIR *directory;
-static locale_t locale;
+static DIR *volatile directory;
+static volatile locale_t locale;
 static regex_t pattern;
-static FILE *memory_stream;
+static FILE *volatile memory_stream;
 static char *memory_text;
 static size_t memory_bytes;
 

@@ -5,7 +5,7 @@
 
 enum { PAGE = 4096, PAGES = 8 };
 
-static void **kept_private, **kept_shared;
+static void **volatile kept_private, **volatile kept_shared;
 
 /* Between guard pages, so that no two mappings become one. */
 static void **map(int flags)

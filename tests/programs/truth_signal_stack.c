@@ -8,7 +8,7 @@
 enum { STACK_BYTES = 256 * 1024 };
 
 static char stack_in_data[STACK_BYTES] __attribute__((aligned(64)));
-static void *stack_pointer_kept;
+static void *volatile stack_pointer_kept;
 
 static void handler(int signal)
 {

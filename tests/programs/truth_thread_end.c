@@ -6,7 +6,7 @@
 #include <pthread.h>
 #include <sys/syscall.h>
 
-static __thread void *local;
+static __thread void *volatile local;
 static pthread_key_t key;
 static volatile pid_t ended_tid;
 

@@ -5,8 +5,8 @@
 #include <dlfcn.h>
 #include <pthread.h>
 
-static __thread void *own[8];
-static void **(*module_slots)(void);
+static __thread void *volatile own[8];
+static void *volatile *(*module_slots)(void);
 
 TRUTH_NOINLINE static void open_module(void)
 {
