@@ -1,6 +1,11 @@
 /* Freed blocks with dangling pointers to them; a freed block holds nothing, whatever its bytes. */
 #include "programs/truth.h"
 
+/* What is freed at the end of all, so that no later block gets an address that something points to.
+ */
+static void *volatile doomed[512];
+static int doomed_count;
+
 /* Kept blocks and data point to freed ones: not live, and no trouble. */
 TRUTH_NOINLINE static void dangling(void)
 {
@@ -13,7 +18,7 @@ TRUTH_NOINLINE static void dangling(void)
                 truth_keep(block);
         }
         for (int i = 0; i < 8; i++)
-            truth_free(holder[i]);
+            doomed[doomed_count++] = holder[i];
         truth_keep(holder);
     }
 }
@@ -27,7 +32,7 @@ TRUTH_NOINLINE static void held_by_freed(void)
         freed[20] = truth_malloc(88);
         truth_mark(freed[20], TRUTH_DIRECT);
         truth_keep(freed);
-        truth_free(freed);
+        doomed[doomed_count++] = freed;
     }
 }
 
@@ -39,7 +44,7 @@ TRUTH_NOINLINE static void cut_list(void)
     cut[5] = tail;
     head[5] = cut;
     truth_keep(head);
-    truth_free(cut);
+    doomed[doomed_count++] = cut;
 }
 
 TRUTH_NOINLINE static void plant(void)
@@ -47,6 +52,8 @@ TRUTH_NOINLINE static void plant(void)
     dangling();
     held_by_freed();
     cut_list();
+    for (int i = 0; i < doomed_count; i++)
+        truth_free(doomed[i]);
 }
 
 int main(void)

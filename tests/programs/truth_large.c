@@ -15,13 +15,17 @@ TRUTH_NOINLINE static void *with_child(size_t bytes, enum truth_state own, enum 
 TRUTH_NOINLINE static void plant(void)
 {
     static const size_t sizes[] = {(1 << 20) + 1, 3 << 20, 33 << 20, (64 << 20) + 5, 200 << 20};
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        void *freed = with_child(sizes[i], TRUTH_HELD, TRUTH_DIRECT);
+    enum { SIZES = sizeof sizes / sizeof sizes[0] };
+    void *freed[SIZES];
+    for (size_t i = 0; i < SIZES; i++) {
+        freed[i] = with_child(sizes[i], TRUTH_HELD, TRUTH_DIRECT);
         truth_keep(with_child(sizes[i], TRUTH_HELD, TRUTH_HELD));
         with_child(sizes[i], TRUTH_DIRECT, TRUTH_INDIRECT);
-        truth_keep(freed);
-        truth_free(freed);
+        truth_keep(freed[i]);
     }
+    /* last of all, so that no later block gets an address that something points to */
+    for (size_t i = 0; i < SIZES; i++)
+        truth_free(freed[i]);
 }
 
 int main(void)
