@@ -38,6 +38,8 @@
  *               root.classes (array of class, root.class_count, index 0 is no class). An entry is
  *               complete before the count that includes it is stored; entries never move and counts
  *               never fall. Entries of arenas and threads are never 0 once counted.
+ *               [root.hot_start, root.hot_end) are words of the allocator outside of all tables, in
+ *               its module's data: metadata as well, they hold no block.
  *   range       reserved address space, cut in units of 1 << root.unit_shift bytes (64 KiB). Unit u
  *               starts at range.base + (u << unit_shift). range.codes is the class map: one byte a
  *               unit; range.units the unit records, one a unit. Only units below range.top_index
@@ -353,6 +355,8 @@ enum hm_arena_kind { HM_ARENA_GONE = 0, HM_ARENA_AUTOMATIC = 1, HM_ARENA_NAMED =
     F(S, ADDRESS, uint64_t, classes)                                                               \
     F(S, ADDRESS, uint64_t, text_start)                                                            \
     F(S, ADDRESS, uint64_t, text_end)                                                              \
+    F(S, ADDRESS, uint64_t, hot_start)                                                             \
+    F(S, ADDRESS, uint64_t, hot_end)                                                               \
     F(S, UINT, uint32_t, registry_lock)                                                            \
     F(S, UINT, uint32_t, span_lock)                                                                \
     F(S, UINT, uint32_t, helper_tid)                                                               \

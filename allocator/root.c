@@ -110,6 +110,8 @@ static void root_describe(struct root_area *area)
         .classes = (uintptr_t)size_class_list,
         .text_start = (uintptr_t)text_start,
         .text_end = (uintptr_t)text_end,
+        .hot_start = (uintptr_t)&hm_hot,
+        .hot_end = (uintptr_t)(&hm_hot + 1),
         .check_mode = CHECK_FAST,
     };
     area->preamble = (struct hm_preamble){

@@ -7,7 +7,7 @@
 #include "heap/himalloc_schema.h"
 
 enum { HIMALLOC_MAX_CLASSES = 256, HIMALLOC_MAX_ARENAS = 65536, HIMALLOC_MAX_RANGES = 256 };
-enum { HIMALLOC_MAX_THREADS = 1 << 20, HIMALLOC_MAX_BIGS = 1 << 20 };
+enum { HIMALLOC_MAX_THREADS = 1 << 20, HIMALLOC_MAX_BIGS = 1 << 20, HIMALLOC_MAX_HOT_BYTES = 4096 };
 
 struct himalloc_class {
     uint32_t block_bytes, block_count, slab_units; /* slab_units 0: no such class */
@@ -42,7 +42,7 @@ struct himalloc {
     struct himalloc_class classes[HIMALLOC_MAX_CLASSES];
     uint64_t range_count, arena_count, thread_count, big_count;
     hi_addr ranges, arenas, threads, bigs;
-    struct hi_range text;
+    struct hi_range text, hot;
     bool busy; /* a lock is held, or a thread's pc is inside the allocator */
     VECTOR(struct himalloc_arena) arena_table; /* by the allocator's number */
     VECTOR(hi_addr) arena_addresses;

@@ -317,12 +317,21 @@ static void arenas_sum(struct walk *walk)
     walk->shown->system_bytes += walk->shown->metadata_bytes + walk->free_bytes;
 }
 
+/* The allocator's words in its module's data: the start of a range is the address of a block. */
+static bool walk_hot(struct walk *walk)
+{
+    const struct hi_range *hot = &walk->heap->hot;
+    if (hot->end <= hot->start || hot->end - hot->start > HIMALLOC_MAX_HOT_BYTES)
+        return true;
+    return sink_metadata(walk->sink, hot->start, hot->end);
+}
+
 static bool walk_all(struct walk *walk)
 {
     const struct schema *schema = &walk->heap->schema;
     hi_addr root = walk->heap->root;
     return walk_arenas(walk) && walk_ranges(walk) && walk_bigs(walk) && walk_threads(walk) &&
-           sink_metadata(walk->sink, root, root + schema->stride[S_ROOT]);
+           walk_hot(walk) && sink_metadata(walk->sink, root, root + schema->stride[S_ROOT]);
 }
 
 static size_t largest_bitmap_words(const struct himalloc *heap)

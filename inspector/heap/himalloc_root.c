@@ -103,6 +103,8 @@ static enum hi_code root_tables(struct himalloc *heap, const void *root, struct 
     heap->bigs = root_number(heap, F_ROOT_bigs, root);
     heap->text.start = root_number(heap, F_ROOT_text_start, root);
     heap->text.end = root_number(heap, F_ROOT_text_end, root);
+    heap->hot.start = root_number(heap, F_ROOT_hot_start, root);
+    heap->hot.end = root_number(heap, F_ROOT_hot_end, root);
     heap->busy =
         root_number(heap, F_ROOT_registry_lock, root) || root_number(heap, F_ROOT_span_lock, root);
     enum hi_code code = root_count(heap, root, F_ROOT_range_count, F_ROOT_range_capacity,

@@ -45,6 +45,8 @@
     F(ROOT, classes, ADDRESS)                                                                      \
     O(ROOT, text_start, ADDRESS)                                                                   \
     O(ROOT, text_end, ADDRESS)                                                                     \
+    O(ROOT, hot_start, ADDRESS)                                                                    \
+    O(ROOT, hot_end, ADDRESS)                                                                      \
     O(ROOT, registry_lock, UINT)                                                                   \
     O(ROOT, span_lock, UINT)                                                                       \
     F(RANGE, base, ADDRESS)                                                                        \
