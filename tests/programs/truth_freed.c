@@ -24,7 +24,8 @@ TRUTH_NOINLINE static void dangling(void)
 }
 
 /* The only pointer to a block lies in a freed one: the block is lost. The pointer stands far in,
- * where allocators that thread lists through free blocks leave it alone. */
+ * where allocators that thread lists through free blocks leave it alone. A freed block that is
+ * pointed to lies between kept ones: its start may be one past the end of the block before it. */
 TRUTH_NOINLINE static void held_by_freed(void)
 {
     for (int i = 0; i < 20; i++) {
@@ -40,7 +41,9 @@ TRUTH_NOINLINE static void held_by_freed(void)
 TRUTH_NOINLINE static void cut_list(void)
 {
     void **tail = truth_chain(30, 112, TRUTH_DIRECT, TRUTH_INDIRECT);
-    void **cut = truth_malloc(112), **head = truth_malloc(112);
+    truth_keep(truth_malloc(112));
+    void **cut = truth_malloc(112);
+    void **head = truth_malloc(112);
     cut[5] = tail;
     head[5] = cut;
     truth_keep(head);
