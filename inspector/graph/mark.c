@@ -1,6 +1,7 @@
 /*
  * From roots to verdicts.
  *
+ * 0. Blocks that an allocator keeps for itself are reachable and not followed.
  * 1. Seeds are the blocks that roots hold by START; the flood follows START edges and notes what
  *    reached blocks hold otherwise (two planes: COOKIE, INTERIOR). Roots' own such edges are noted
  *    too.
@@ -64,9 +65,24 @@ static void marking_free(struct marking *m)
     }
 }
 
+/* What an allocator keeps for itself (stacks of cached blocks, ...) is reachable, but old pointers
+ * in it hold nothing: marked and done before the flood begins. */
+static void mark_kept(struct marking *m)
+{
+    const struct heaps *heaps = m->graph->heaps;
+    struct block_place place;
+    for (size_t i = 0; i < heaps->kept.count; i++) {
+        if (!blocks_at(m->graph->blocks, heaps->kept.items[i].address, &place))
+            continue;
+        bits_set(m->graph->reachable, place.block);
+        bits_set(m->done, place.block);
+    }
+}
+
 static void seed_roots(struct marking *m)
 {
     const struct graph *graph = m->graph;
+    mark_kept(m);
     for (size_t i = 0; i < graph->root_holds.count; i++) {
         uint32_t edge = graph->root_holds.items[i].edge;
         if (edge_kind_of(edge) == EDGE_START)

@@ -106,9 +106,27 @@ static bool bins_overlay(struct cache_search *search, const struct jemalloc_cach
     return true;
 }
 
+/* The block in which the cache's stacks lie. */
+static bool stacks_keep(struct cache_search *search, const struct jemalloc_cache_layout *row,
+                        hi_addr place)
+{
+    struct target *target = search->context->target;
+    uint64_t word;
+    hi_addr at = place + row->small_offset + row->stack_offset; /* avail of the first bin */
+    if (row->kind == JEMALLOC_CACHE_SLOW &&
+        target_read_u64(target, place, &at, NULL) == HI_OK) /* tcache_slow */
+        at += row->block_offset;
+    if (target_read_u64(target, at, &word, NULL) != HI_OK || word < 8)
+        return true;
+    return sink_kept(search->sink, row->kind == JEMALLOC_CACHE_SLOW ? word : word - 8,
+                     "tcache stacks");
+}
+
 static bool cache_overlay(struct cache_search *search, const struct jemalloc_cache_layout *row,
                           hi_addr place)
 {
+    if (!stacks_keep(search, row, place))
+        return false;
     if (!bins_overlay(search, row, place + row->small_offset, row->small_count))
         return false;
     return row->large_offset == 0 ||

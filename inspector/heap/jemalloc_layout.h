@@ -57,6 +57,7 @@ enum {
 extern const struct page_tree_shape jemalloc_trees[];
 extern const size_t jemalloc_tree_count;
 extern const struct jemalloc_extent_layout jemalloc_extents[];
+enum { JEMALLOC_EXTENT_ROWS = 8 }; /* room for */
 extern const size_t jemalloc_extent_count;
 extern const struct jemalloc_cache_layout jemalloc_caches[];
 extern const size_t jemalloc_cache_count;

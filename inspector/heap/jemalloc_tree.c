@@ -11,7 +11,7 @@
 enum {
     SAMPLES_WANTED = 64,
     SAMPLES_WRONG = 8, /* this many and none right: something else */
-    FILED_RIGHT_LEAST = 3
+    RIGHT_LEAST = 3
 };
 
 static uint64_t word_at(const unsigned char *bytes)
@@ -94,50 +94,51 @@ struct sample {
     const struct heap_context *context;
     struct jemalloc *heap;
     const struct page_tree_shape *shape;
-    unsigned asked, filed_right;
-    unsigned agreed[8]; /* a row of jemalloc_extents */
+    unsigned asked, best;
+    unsigned
+        right[JEMALLOC_EXTENT_ROWS]; /* by row: filed under their page, and agree with themselves */
 };
 
-/* Is the record behind a leaf entry one whose extent holds the page that the entry stands for? */
+/* Under this row: is the record behind a leaf entry one whose extent holds the page? */
+static bool row_explains(const struct sample *sample, const struct jemalloc_extent_layout *row,
+                         uint64_t entry, hi_addr page)
+{
+    unsigned char record[JEMALLOC_EXTENT_BYTES];
+    struct target *target = sample->context->target;
+    hi_addr place = leaf_pointer(sample->shape, entry, row->pointer_mask);
+    if (target_read(target, place, record, sizeof record, NULL) != HI_OK)
+        return false;
+    hi_addr start = word_at(record + JEMALLOC_EXTENT_ADDRESS) & ~UINT64_C(0xfff);
+    uint64_t bytes = word_at(record + JEMALLOC_EXTENT_SIZE) & ~UINT64_C(0xfff);
+    sample->heap->extent = row;
+    return start <= page && page - start < bytes && page_tree_is_anonymous(target, start) &&
+           record_agrees(sample->heap, record);
+}
+
 static bool sample_entry(void *context, uint64_t entry, hi_addr page)
 {
     struct sample *sample = context;
-    unsigned char record[JEMALLOC_EXTENT_BYTES];
-    hi_addr place = leaf_pointer(sample->shape, entry, JEMALLOC_WIDEST_POINTER_MASK);
-    if (place == 0)
+    if (leaf_pointer(sample->shape, entry, JEMALLOC_WIDEST_POINTER_MASK) == 0)
         return true; /* no extent, only the size class that says so */
     sample->asked++;
-    if (target_read(sample->context->target, place, record, sizeof record, NULL) == HI_OK) {
-        hi_addr start = word_at(record + JEMALLOC_EXTENT_ADDRESS) & ~UINT64_C(0xfff);
-        uint64_t bytes = word_at(record + JEMALLOC_EXTENT_SIZE) & ~UINT64_C(0xfff);
-        if (start <= page && page - start < bytes &&
-            page_tree_is_anonymous(sample->context->target, start)) {
-            sample->filed_right++;
-            for (size_t row = 0; row < jemalloc_extent_count; row++) {
-                sample->heap->extent = &jemalloc_extents[row];
-                sample->agreed[row] += record_agrees(sample->heap, record);
-            }
-        }
+    for (unsigned row = 0; row < jemalloc_extent_count; row++) {
+        sample->right[row] += row_explains(sample, &jemalloc_extents[row], entry, page);
+        if (sample->right[row] > sample->right[sample->best])
+            sample->best = row;
     }
-    return sample->asked < (sample->filed_right ? SAMPLES_WANTED : SAMPLES_WRONG);
+    return sample->asked < (sample->right[sample->best] ? SAMPLES_WANTED : SAMPLES_WRONG);
 }
 
+/* jemalloc clears what it no longer files: nearly all must be right, and not by chance. */
 static bool tree_judge(void *context, const struct page_tree_shape *shape, uint64_t key,
                        hi_addr table)
 {
     struct sample sample = *(struct sample *)context;
     sample.shape = shape;
     page_tree_sample(sample.context, shape, key, table, sample_entry, &sample);
-    /* jemalloc clears what it no longer files: nearly all must be right, and not by chance */
-    if (sample.filed_right < FILED_RIGHT_LEAST || sample.filed_right * 10 < sample.asked * 9)
-        return false;
-    size_t best = 0;
-    for (size_t row = 1; row < jemalloc_extent_count; row++) {
-        if (sample.agreed[row] > sample.agreed[best])
-            best = row;
-    }
-    sample.heap->extent = &jemalloc_extents[best];
-    return sample.agreed[best] * 10 >= sample.filed_right * 9;
+    sample.heap->extent = &jemalloc_extents[sample.best];
+    return sample.right[sample.best] >= RIGHT_LEAST &&
+           sample.right[sample.best] * 10 >= sample.asked * 9;
 }
 
 enum hi_code jemalloc_tree_find(struct jemalloc *heap, const struct heap_context *context,

@@ -7,6 +7,8 @@
  */
 #include "heap/tcmalloc.h"
 
+enum { OWN_LOSS_SLABS = 4 }; /* of 8-byte blocks that are looked through for the library's own */
+
 struct overlay {
     struct tcmalloc *heap;
     struct heap_sink *sink;
@@ -71,6 +73,34 @@ static bool cache_overlay(struct overlay *overlay, hi_addr cache)
     return true;
 }
 
+/* The library itself loses one block: its first MallocExtension, replaced by another while it
+ * starts (malloc_extension.cc). It is known by its only word, the class's vtable. */
+static bool own_loss_keep(struct overlay *overlay, const struct heap_context *context)
+{
+    const struct blocks *blocks = sink_heaps(overlay->sink)->blocks;
+    struct symbol vtable;
+    if (symbols_find(context->symbols, overlay->heap->tree.module, "_ZTV15MallocExtension", &vtable,
+                     NULL) != HI_OK)
+        return true;
+    unsigned slabs = 0;
+    for (size_t i = 0; i < blocks_region_count(blocks) && slabs < OWN_LOSS_SLABS; i++) {
+        const struct region *region = blocks_region(blocks, i);
+        struct block_cursor cursor;
+        if (region->shape != REGION_SLAB || region->stride != sizeof(uint64_t))
+            continue;
+        slabs++;
+        for (bool more = blocks_first(blocks, region, &cursor); more;
+             more = blocks_next(blocks, &cursor)) {
+            uint64_t word;
+            if (blocks_is_live(blocks, cursor.block) &&
+                evidence_cache_u64(overlay->pages, cursor.address, &word) &&
+                word == vtable.address + 2 * sizeof(uint64_t))
+                return sink_kept(overlay->sink, cursor.address, "MallocExtension");
+        }
+    }
+    return true;
+}
+
 enum hi_code tcmalloc_caches_overlay(struct tcmalloc *heap, const struct heap_context *context,
                                      struct heap_sink *sink, struct hi_err *err)
 {
@@ -83,6 +113,7 @@ enum hi_code tcmalloc_caches_overlay(struct tcmalloc *heap, const struct heap_co
         go_on = central_overlay(&overlay, class);
     for (size_t i = 0; go_on && i < heap->caches.count; i++)
         go_on = cache_overlay(&overlay, heap->caches.items[i]);
+    go_on = go_on && own_loss_keep(&overlay, context);
     evidence_cache_free(overlay.pages);
     /* each thread may be stopped in the middle of one list */
     sink_check(sink, "cache lists as long as they say", overlay.lists, overlay.lists_whole,
