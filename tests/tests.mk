@@ -74,3 +74,21 @@ $(BUILD)/bench/%: tests/bench/%.c $(INSPECTOR_LIBRARY)
 
 bench: $(BENCHES)
 	$(BUILD)/bench/leakbench
+
+# the stepper and the program that it steps: linked at a fixed address, on the static library
+STEPPER := $(BUILD)/step/step
+VICTIM  := $(BUILD)/step/victim
+
+$(STEPPER): $(filter-out tests/step/victim.c,$(wildcard tests/step/*.c)) $(wildcard tests/step/*.h) $(INSPECTOR_LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(filter-out -MMD -MP,$(COMMON)) $(INSPECTOR_CFLAGS) -Itests -o $@ $(filter %.c,$^) \
+		$(INSPECTOR_LIBRARY) $(INSPECTOR_LIBS)
+
+$(VICTIM): tests/step/victim.c $(BUILD)/libhimalloc.a
+	@mkdir -p $(@D)
+	$(CC) $(filter-out -MMD -MP,$(COMMON)) -no-pie -o $@ $< $(BUILD)/libhimalloc.a -pthread
+
+test-programs: $(STEPPER) $(VICTIM)
+
+step: $(STEPPER) $(VICTIM)
+	BUILD=$(BUILD) tests/step/long

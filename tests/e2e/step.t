@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""The heap is walkable at every instruction: the short run of the stepper, and its teeth.
+
+Sound: some hundred thousand boundaries, one thread and several, with small address space too; no
+wrong answer, and everything that matters was stepped through. Teeth: the allocator with one pair of
+stores exchanged or one left out, a mutant a rule of himalloc_format.h section 5, must be caught.
+"""
+import re
+import subprocess
+
+import heaptest
+from allocator_copy import AllocatorCopy
+
+STEPPER = heaptest.BUILD / "step/step"
+VICTIM = heaptest.BUILD / "step/victim"
+
+
+def step(options, victim, arguments):
+    """(numbers of the last line, functions stepped through, output)"""
+    done = subprocess.run([STEPPER, *options, victim, *map(str, arguments)], capture_output=True,
+                          text=True, timeout=300, env={"HIMALLOC": "background:off"})
+    numbers = {}
+    for line in done.stdout.splitlines():
+        if line.startswith("boundaries "):
+            words = line.split()
+            numbers = dict(zip(words[::2], words[1::2]))
+    functions = set(re.findall(r"^in ([^ .]+)", done.stdout, re.M))
+    return numbers, functions, done.stdout + done.stderr
+
+
+def check_sound(what, options, arguments, least):
+    numbers, functions, output = step(["--coverage", *options], VICTIM, arguments)
+    wrong = {k: numbers.get(k) for k in ("live_called_free", "free_called_live", "too_small",
+                                         "strange")}
+    if not heaptest.ok(all(v == "0" for v in wrong.values()) and numbers["ended"] == "well" and
+                       int(numbers["boundaries"]) >= least, f"{what}: every answer is right"):
+        heaptest.diag(output[-3000:])
+    heaptest.diag(" ".join(f"{k} {numbers.get(k)}" for k in ("boundaries", "calls", "reallocs",
+                                                             "moved", "switches")))
+    return functions
+
+
+MUTANTS = {
+    "a fill from slabs without pend": (
+        "slab.c", "            *pend = low;\n", ""),
+    "a fill from the stash without pend": (
+        "thread_cache.c", "    *pend = low - n;\n", "    (void)pend;\n"),
+    "a free that stores head before the block": (
+        "fast_path.h", "    slot[-1] = (uintptr_t)p;\n    STORE_ORDER();\n"
+        "    bin->window.head = head - 1;\n", "    bin->window.head = head - 1;\n    STORE_ORDER();\n"
+        "    slot[-1] = (uintptr_t)p;\n"),
+    "a flush that stores head before the shift": (
+        "thread_cache.c", "    uint32_t head = bin->window.head;\n    STORE_ORDER();\n",
+        "    uint32_t head = bin->window.head;\n    bin->window.head = head + n;\n    STORE_ORDER();\n"),
+    "a flush that leaves the cache before it is in the stash": (
+        "thread_cache.c", "    central->stash_count += n;\n    STORE_ORDER();\n"
+        "    bin_drop_oldest(t, bin, n);\n", "    bin_drop_oldest(t, bin, n);\n    STORE_ORDER();\n"
+        "    central->stash_count += n;\n"),
+    "a slab whose code comes before its bitmap": (
+        "slab.c", "    uint64_t bitmap = r->bitmaps + (uint64_t)span->unit * BITMAP_BYTES;\n",
+        "    uint64_t bitmap = r->bitmaps + (uint64_t)span->unit * BITMAP_BYTES;\n"
+        "    range_codes(r)[span->unit] = (uint8_t)(CODE_SLAB + class_index - 1);\n"
+        "    STORE_ORDER();\n"),
+    "a large block whose code comes before its record": (
+        "large.c", "    head->head = span->unit;\n", "    codes[0] = CODE_LARGE_HEAD;\n"
+        "    STORE_ORDER();\n    head->head = span->unit;\n"),
+}
+
+
+def check_mutant(name, file, old, new):
+    copy = AllocatorCopy()
+    try:
+        copy.change(file, old, new)
+        victim, = copy.build("step/victim")
+    except (LookupError, RuntimeError) as error:
+        heaptest.ok(False, f"mutant: {name}")
+        heaptest.diag(error)
+        return
+    for seed in range(1, 5):
+        numbers, _, output = step(["--stop-at-first", "--boundaries", "60000"], victim,
+                                  [seed, 5, 1 + seed % 2, 60])
+        wrong = [int(numbers.get(k, 0)) for k in ("live_called_free", "free_called_live",
+                                                  "too_small", "strange")]
+        if any(wrong):
+            heaptest.ok(True, f"mutant is caught: {name}")
+            heaptest.diag(f"at boundary {numbers['boundaries']} of seed {seed}")
+            heaptest.diag("\n".join(re.findall(r"# (first .*)", output)))
+            return
+    heaptest.ok(False, f"mutant is caught: {name}")
+    heaptest.diag(output[-1000:])
+
+
+heaptest.need_tools()
+if not STEPPER.exists() or not VICTIM.exists():
+    heaptest.skip_all("the stepper is not built")
+seen = check_sound("one thread", ["--boundaries", "40000"], [1, 6, 1, 60], 40000)
+seen |= check_sound("three threads in turns", ["--boundaries", "70000"], [2, 12, 3, 30], 70000)
+seen |= check_sound("threads that start and end", ["--boundaries", "70000"], [3, 8, 3, 4], 40000)
+seen |= check_sound("little address space", ["--boundaries", "30000", "--address-space", "400000000"],
+                    [4, 6, 2, 60], 30000)
+for needed in ("thread_cache_malloc", "thread_cache_free", "slab_fill", "slab_give", "bin_grow",
+               "bin_flush", "slab_make", "slab_release_spare", "large_malloc", "large_free",
+               "large_resize", "realloc_copy", "span_take", "span_give", "thread_cache_start",
+               "thread_cache_flush", "lock_wait", "arena_start", "calloc", "memalign"):
+    heaptest.ok(needed in seen, f"stepped through {needed}")
+for mutant, change in MUTANTS.items():
+    check_mutant(mutant, *change)
+heaptest.done()

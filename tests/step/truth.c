@@ -1,0 +1,220 @@
+/*
+ * The truth about a heap, from outside: what the calls of the malloc family have handed out and
+ * taken back, whoever made them (the program, the C library, the dynamic linker).
+ *
+ * Between entry and return of a call some answers are open, and these only:
+ *   malloc    one more live block than is held may be seen: the one to be returned
+ *   free      the block may be live or free
+ *   realloc   the block may be live or free, one more live block may be seen, and at least one of
+ *             the two is
+ * Everything held is live and large enough, and nothing else is live. With several calls under way
+ * the open answers add up: blocks that nobody holds are at most as many as calls may produce, and
+ * at least as many as reallocs whose old block is free.
+ */
+#include "step/truth.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <unistd.h>
+
+static size_t held_find(const struct truth *truth, hi_addr address)
+{
+    for (size_t i = 0; i < truth->held.count; i++)
+        if (truth->held.items[i].address == address)
+            return i;
+    return SIZE_MAX;
+}
+
+HI_PRINTF(3, 4)
+static void wrong(struct truth *truth, uint64_t *count, const char *format, ...)
+{
+    ++*count;
+    if (truth->first[0])
+        return;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(truth->first, sizeof truth->first, format, arguments);
+    va_end(arguments);
+}
+
+static void held_add(struct truth *truth, hi_addr address, uint64_t bytes)
+{
+    if (address == 0)
+        return;
+    if (held_find(truth, address) != SIZE_MAX)
+        wrong(truth, &truth->strange, "0x%" PRIx64 " was handed out twice", address);
+    struct held *held = VECTOR_PUSH(&truth->held);
+    if (held)
+        *held = (struct held){address, bytes};
+}
+
+static void held_remove(struct truth *truth, hi_addr address)
+{
+    size_t i = held_find(truth, address);
+    if (i != SIZE_MAX)
+        truth->held.items[i] = truth->held.items[--truth->held.count];
+    else if (address != 0)
+        wrong(truth, &truth->strange, "0x%" PRIx64 " was freed and not held", address);
+}
+
+static hi_addr stored_result(struct tracer *tracer, hi_addr at)
+{
+    hi_addr address = 0;
+    if (pread(tracer_memory(tracer), &address, sizeof address, (off_t)at) != sizeof address)
+        return 0;
+    return address;
+}
+
+void truth_returned(struct truth *truth, struct tracer *tracer, const struct call *call,
+                    uint64_t result)
+{
+    truth->calls++;
+    switch (call->kind) {
+    case CALL_MALLOC:
+        truth->mallocs++;
+        held_add(truth, result, call->bytes);
+        break;
+    case CALL_MEMALIGN_TO:
+        truth->mallocs++;
+        if ((uint32_t)result == 0)
+            held_add(truth, stored_result(tracer, call->result_at), call->bytes);
+        break;
+    case CALL_FREE:
+        truth->frees++;
+        held_remove(truth, call->block);
+        break;
+    case CALL_REALLOC:
+        truth->reallocs++;
+        truth->moved += call->block != 0 && result != 0 && result != call->block;
+        if (result != 0 || call->bytes == 0)
+            held_remove(truth, call->block);
+        held_add(truth, result, call->bytes);
+        break;
+    case CALL_OTHER:
+        break;
+    }
+}
+
+/* Open answers of the calls under way. */
+struct open {
+    hi_addr blocks[64];
+    bool is_realloc[64];
+    size_t count;
+    unsigned may_produce;
+};
+
+static void open_call(struct open *open, const struct call *call)
+{
+    bool produces =
+        call->kind == CALL_MALLOC || call->kind == CALL_REALLOC || call->kind == CALL_MEMALIGN_TO;
+    bool consumes = call->kind == CALL_FREE || call->kind == CALL_REALLOC;
+    if (!call->return_address)
+        return;
+    open->may_produce += produces;
+    if (!consumes || call->block == 0 || open->count == 64)
+        return;
+    open->blocks[open->count] = call->block;
+    open->is_realloc[open->count++] = call->kind == CALL_REALLOC && call->bytes > 0;
+}
+
+static void open_collect(struct open *open, struct tracer *tracer)
+{
+    *open = (struct open){.count = 0};
+    for (size_t i = 0; i < tracer_thread_count(tracer); i++) {
+        const struct traced *thread = tracer_thread(tracer, i);
+        open_call(open, &thread->call);
+        for (unsigned depth = 0; depth < thread->depth; depth++)
+            open_call(open, &thread->outer[depth].call);
+    }
+}
+
+static bool is_live(const struct heaps *heaps, hi_addr address, uint64_t *usable)
+{
+    struct block_place place;
+    if (!blocks_at(heaps->blocks, address, &place) || place.offset != 0 ||
+        !blocks_is_live(heaps->blocks, place.block))
+        return false;
+    *usable = blocks_usable(heaps->blocks, place.block);
+    return true;
+}
+
+static bool is_open(const struct open *open, hi_addr address)
+{
+    for (size_t i = 0; i < open->count; i++)
+        if (open->blocks[i] == address)
+            return true;
+    return false;
+}
+
+static uint64_t count_live(const struct heaps *heaps, uint64_t *in_flight)
+{
+    const uint64_t *plane = blocks_live_plane(heaps->blocks);
+    uint64_t count = 0, words = ((uint64_t)blocks_count(heaps->blocks) + 63) / 64;
+    *in_flight = 0;
+    for (uint64_t i = 0; i < words; i++) {
+        count += (uint64_t)__builtin_popcountll(plane[i]);
+        for (uint64_t bits = plane[i]; bits; bits &= bits - 1)
+            *in_flight +=
+                blocks_state(heaps->blocks, (hi_block)(i * 64 + (uint64_t)__builtin_ctzll(bits))) ==
+                BLOCK_IN_FLIGHT;
+    }
+    return count;
+}
+
+static uint64_t compare_held(struct truth *truth, const struct heaps *heaps,
+                             const struct open *open)
+{
+    uint64_t known = 0, usable = 0;
+    for (size_t i = 0; i < truth->held.count; i++) {
+        const struct held *held = &truth->held.items[i];
+        bool live = is_live(heaps, held->address, &usable);
+        known += live;
+        if (is_open(open, held->address))
+            continue;
+        if (!live)
+            wrong(truth, &truth->live_called_free,
+                  "0x%" PRIx64 " of %" PRIu64 " bytes is held and called free", held->address,
+                  held->bytes);
+        else if (usable < held->bytes)
+            wrong(truth, &truth->too_small,
+                  "0x%" PRIx64 " of %" PRIu64 " bytes is held and called %" PRIu64 " bytes",
+                  held->address, held->bytes, usable);
+    }
+    return known;
+}
+
+void truth_compare(struct truth *truth, struct tracer *tracer, const struct heaps *heaps)
+{
+    struct open open;
+    uint64_t in_flight, usable;
+    open_collect(&open, tracer);
+    uint64_t known = compare_held(truth, heaps, &open);
+    uint64_t unknown = count_live(heaps, &in_flight) - known, must = 0;
+    for (size_t i = 0; i < open.count; i++)
+        must += open.is_realloc[i] && !is_live(heaps, open.blocks[i], &usable);
+    if (unknown > open.may_produce)
+        wrong(truth, &truth->free_called_live,
+              "%" PRIu64 " blocks are called live and not held, "
+              "%u may be",
+              unknown, open.may_produce);
+    if (unknown < must)
+        wrong(truth, &truth->live_called_free, "%" PRIu64 " reallocs show neither block", must);
+    truth->in_flight_seen += unknown;
+    truth->in_flight_named += in_flight;
+    for (size_t i = 0; i < heaps->findings.count; i++)
+        wrong(truth, &truth->strange, "finding: %s: 0x%" PRIx64 ": %s",
+              heaps->findings.items[i].rule, heaps->findings.items[i].address,
+              heaps->findings.items[i].detail);
+    if (heaps->unknown[0])
+        wrong(truth, &truth->strange, "%s", heaps->unknown);
+}
+
+uint64_t truth_wrong(const struct truth *truth)
+{
+    return truth->live_called_free + truth->free_called_live + truth->too_small + truth->strange;
+}
+
+void truth_free(struct truth *truth)
+{
+    VECTOR_FREE(&truth->held);
+}
