@@ -34,7 +34,7 @@ struct child_layout {
     hi_addr file_shared, file_unwritten;
     hi_addr counter;         /* address of .beats */
     hi_addr registers_stack; /* where the second thread's SP points */
-    volatile uint64_t beats, signals, second_tid, ready;
+    volatile uint64_t beats, signals, sent, quit, second_tid, ready;
     char odd_path[256];
 };
 
@@ -225,13 +225,15 @@ static struct child_layout *child_signal_layout;
 static inline void child_count_signal(int signal)
 {
     (void)signal;
-    child_signal_layout->signals++;
+    __atomic_fetch_add(&child_signal_layout->signals, 1, __ATOMIC_RELAXED);
 }
 
 static inline void *child_brief_thread(void *context)
 {
     struct child_layout *layout = context;
-    __atomic_fetch_add(&layout->beats, 1, __ATOMIC_RELAXED);
+    /* long enough that one that was overlooked is seen to move */
+    for (int i = 0; i < 50000; i++)
+        __atomic_fetch_add(&layout->beats, 1, __ATOMIC_RELAXED);
     return NULL;
 }
 
@@ -242,12 +244,12 @@ static inline void child_start_churn(struct child *child)
     child->pid = fork();
     if (child->pid == 0) {
         child_signal_layout = child->layout;
-        signal(SIGUSR1, child_count_signal);
+        signal(SIGRTMIN, child_count_signal);
         child->layout->ready = 1;
         for (;;) {
-            pthread_t threads[4];
+            pthread_t threads[8];
             int started = 0;
-            while (started < 4 &&
+            while (started < 8 &&
                    !pthread_create(&threads[started], NULL, child_brief_thread, child->layout))
                 started++;
             while (started)
