@@ -105,7 +105,7 @@ def folder():
 
 
 def _clean_up():
-    for process in _processes:
+    for process in list(_processes):
         end(process)
     for path in _folders:
         shutil.rmtree(path, ignore_errors=True)
