@@ -147,6 +147,7 @@ void modules_sort_by_load(struct symbols *symbols)
         record->load_order = 0;
         number_by_list(symbols, record->dynamic.debug);
     }
-    qsort(symbols->modules.items, symbols->modules.count, sizeof *symbols->modules.items,
-          compare_load);
+    if (symbols->modules.count)
+        qsort(symbols->modules.items, symbols->modules.count, sizeof *symbols->modules.items,
+              compare_load);
 }

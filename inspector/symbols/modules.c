@@ -333,6 +333,21 @@ static enum hi_code index_by_address(struct symbols *symbols, struct hi_err *err
     return HI_OK;
 }
 
+static void note_missing_files(struct symbols *symbols)
+{
+    size_t missing = 0, count = 0;
+    for (size_t i = 0; i < symbols->modules.count; i++) {
+        const struct module *module = &symbols->modules.items[i].module;
+        count += module->kind != MODULE_VDSO;
+        missing += module->kind != MODULE_VDSO && !module->has_file;
+    }
+    if (missing && target_kind(symbols->target) != TARGET_BYTES)
+        target_add_note(symbols->target,
+                        "%zu of %zu modules have no matching file here: names and read-only data "
+                        "of theirs are missing (--sysroot, --exe or --debug-dir may help)",
+                        missing, count);
+}
+
 enum hi_code modules_discover(struct symbols *symbols, struct hi_err *err)
 {
     size_t count = target_mapping_count(symbols->target);
@@ -345,6 +360,7 @@ enum hi_code modules_discover(struct symbols *symbols, struct hi_err *err)
             return code;
     }
     modules_sort_by_load(symbols);
+    note_missing_files(symbols);
     return index_by_address(symbols, err);
 }
 

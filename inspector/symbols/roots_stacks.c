@@ -153,14 +153,15 @@ static void collect_thread(struct collector *c, const struct thread *thread)
 
 /* -- threads that are not there ----------------------------------------------------------------*/
 
+/* Without a known stack (the main thread has none of its own) only the record is anybody's. */
 static void collect_other_stack(struct collector *c, const struct pthread *record)
 {
     struct hi_range stack = record->stack;
-    hi_addr end = (record->address + c->layout.size + 0xfff) & ~0xfffull;
-    struct hi_range mapping = mapping_range(c, record->address);
+    bool lives = record->state == PTHREAD_UNKNOWN;
     if (stack.start >= stack.end)
-        stack = (struct hi_range){mapping.start, end < mapping.end ? end : mapping.end};
-    if (record->state == PTHREAD_UNKNOWN) {
+        stack = (struct hi_range){lives ? record->tls_start : record->address,
+                                  record->address + c->layout.size};
+    if (lives) {
         collect_range(c, ROOT_STACK, stack.start, stack.end, record->tid, NULL);
         collect_claim(c, stack.start, stack.end);
     } else {
@@ -168,8 +169,18 @@ static void collect_other_stack(struct collector *c, const struct pthread *recor
     }
 }
 
-/* The main thread has ended, others live on. What the kernel and setenv put at the stack's top
- * is still in use: from environ on. */
+static bool main_is_unknown(const struct collector *c)
+{
+    for (size_t i = 0; i < c->pthreads.count; i++)
+        if (c->pthreads.items[i].state == PTHREAD_UNKNOWN &&
+            c->pthreads.items[i].tid == target_pid(c->target))
+            return true;
+    return false;
+}
+
+/* The main thread has no registers. When its record says that it lives, all of its stack counts.
+ * Else it has ended while others live on; what the kernel and setenv put at the stack's top is
+ * still in use: from environ on. */
 static void collect_orphaned_main(struct collector *c)
 {
     uint64_t random, environ_address;
@@ -180,8 +191,8 @@ static void collect_orphaned_main(struct collector *c)
     bool known = symbols_find(c->symbols, SYMBOLS_ANY_MODULE, "environ", &symbol, NULL) == HI_OK &&
                  target_read_u64(c->target, symbol.address, &environ_address, NULL) == HI_OK &&
                  holds(stack, environ_address);
-    collect_range(c, ROOT_STACK, known ? environ_address : random, stack.end, target_pid(c->target),
-                  NULL);
+    hi_addr start = main_is_unknown(c) ? stack.start : known ? environ_address : random;
+    collect_range(c, ROOT_STACK, start, stack.end, target_pid(c->target), NULL);
     collect_claim(c, stack.start, stack.end);
 }
 

@@ -5,6 +5,7 @@
 #include "unit/roots_truth.h"
 
 #include <alloca.h>
+#include <link.h>
 #include <ucontext.h>
 
 enum {
@@ -291,6 +292,15 @@ static void ask_main_ended(struct view *view)
     expect(view, IN_OWN_STACK, "stack", "the frame of the thread that is left");
     expect(view, STALE, "nowhere", "the stack of the main thread, which has ended");
     ok(!view_is_node(view, STALE), "%s: nor is that a node", view->name);
+    /* main's record lies in the dynamic linker's memory, beside its list of modules */
+    size_t seen = 0, held = 0;
+    for (const struct link_map *map = _r_debug.r_map; map; map = map->l_next) {
+        hi_addr at = (hi_addr)(uintptr_t)map;
+        seen++;
+        held += roots_range_at(&view->roots, at) != NULL ||
+                range_list_holds(view->roots.nodes.items, view->roots.nodes.count, at);
+    }
+    ok(seen > 3 && held == seen, "%s: the list of modules is not dead", view->name);
 }
 
 int main(void)

@@ -154,6 +154,34 @@ static void test_relocations(struct symbols *symbols)
     is_u64(value, (hi_addr)(uintptr_t)&symbols_live_exported, "say what a static pointer holds");
 }
 
+/* Two frames of the test itself, as they were before it went on. */
+static hi_addr outer_cfa, inner_return, inner_cfa;
+
+__attribute__((noinline)) static int inner_frame(int x)
+{
+    inner_return = (hi_addr)(uintptr_t)__builtin_return_address(0);
+    inner_cfa = (hi_addr)(uintptr_t)__builtin_dwarf_cfa();
+    return x + 1;
+}
+
+__attribute__((noinline)) static int outer_frame(int x)
+{
+    volatile char room[256];
+    room[x] = 1;
+    outer_cfa = (hi_addr)(uintptr_t)__builtin_dwarf_cfa();
+    return inner_frame(x) + room[x];
+}
+
+static void test_frames(struct symbols *symbols)
+{
+    hi_addr cfa = 0;
+    ok(symbols_frame_cfa(symbols, inner_return, inner_cfa, &cfa, NULL) == HI_OK,
+       "unwind information");
+    is_u64(cfa, outer_cfa, "says where the caller's frame begins");
+    ok(symbols_frame_cfa(symbols, (hi_addr)(uintptr_t)&cfa, inner_cfa, &cfa, NULL) == HI_NOT_FOUND,
+       "the stack has none");
+}
+
 static void test_demangle(void)
 {
     char text[64];
@@ -189,13 +217,14 @@ int main(void)
     if (child == 0)
         for (;;)
             pause();
-    ok(symbols_live_static_function(1) == 3, "the test itself");
+    ok(symbols_live_static_function(1) + outer_frame(0) == 5, "the test itself");
     if (ok(target_open_process(&target, child, NULL, &err) == HI_OK, "open: %s", err.message) &&
         ok(symbols_open(&symbols, target, NULL, &err) == HI_OK, "symbols: %s", err.message)) {
         test_modules(symbols);
         test_names(symbols);
         test_file(symbols);
         test_relocations(symbols);
+        test_frames(symbols);
     }
     symbols_close(symbols);
     target_close(target);
