@@ -17,7 +17,7 @@ static void *reserve(size_t bytes)
 enum hi_code edges_new(struct edges *edges, uint32_t block_count, uint64_t most, struct hi_err *err)
 {
     size_t clusters = block_count / EDGES_CLUSTER + 1;
-    *edges = (struct edges){.block_count = block_count, .reserved = most + 1};
+    *edges = (struct edges){.block_count = block_count, .reserved = most + EDGES_AHEAD};
     if (posix_memalign((void **)&edges->degrees, EDGES_CLUSTER, clusters * EDGES_CLUSTER) != 0)
         edges->degrees = NULL;
     edges->bases = calloc(clusters, sizeof *edges->bases);
@@ -49,7 +49,8 @@ void edges_free(struct edges *edges)
 uint64_t edges_take(struct edges *edges, uint64_t count)
 {
     uint64_t base = __atomic_fetch_add(&edges->used, count, __ATOMIC_RELAXED);
-    return base <= edges->reserved && count <= edges->reserved - base ? base : UINT64_MAX;
+    uint64_t room = edges->reserved < EDGES_AHEAD ? 0 : edges->reserved - EDGES_AHEAD;
+    return base <= room && count <= room - base ? base : UINT64_MAX;
 }
 
 bool edges_add_fat(struct edges *edges, const struct fat_part *parts, size_t count)

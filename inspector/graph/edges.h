@@ -25,6 +25,8 @@
 
 enum { EDGES_CLUSTER = 64, EDGES_FAT = 255 };
 #define EDGE_NONE UINT32_MAX
+/* Edges behind any block's that may be read (for prefetching): nonsense, but mapped. */
+enum { EDGES_AHEAD = 16 };
 
 struct fat_part {
     hi_block block;

@@ -102,8 +102,12 @@ static inline void block_follow(struct flood *flood, hi_block block, uint32_t *q
 {
     for (struct edge_run r = edges_first(flood->edges, block); r.count;
          edges_next(flood->edges, &r))
-        for (uint32_t i = 0; i < r.count; i++)
+        for (uint32_t i = 0; i < r.count; i++) {
+            /* in a sweep the next block's edges follow: look beyond the end */
+            hi_block ahead = r.words[i + EDGES_AHEAD] >> 2;
+            __builtin_prefetch(&flood->mark[ahead / 64]);
             edge_follow(flood, r.words[i], queue, tally);
+        }
     tally->done++;
 }
 

@@ -201,10 +201,14 @@ void blocks_at_many(const struct blocks *blocks, const hi_addr *addresses, size_
         regions[i] = (uint32_t)blocks_page_region(blocks, addresses[i]);
         __builtin_prefetch(&blocks->hot[regions[i]]);
     }
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         if (!blocks->hot[regions[i]].magic ||
             !place_fast(blocks, regions[i], addresses[i], &places[i]))
             place_slow(blocks, regions[i], addresses[i], &places[i]);
+        /* the state is what callers ask for next */
+        if (places[i].block != BLOCK_NONE)
+            __builtin_prefetch(&blocks->live[places[i].block / 64]);
+    }
 }
 
 /* -- from a block ------------------------------------------------------------------------------ */
