@@ -113,6 +113,8 @@ void background_work(void)
     uint32_t tid = thread_id();
     if (span_over_budget())
         span_trim(tid, false);
+    if (hm_hot.root->dirty_units <= BACKGROUND_FLOOR)
+        return;
     if (options_background && !refused) {
         helper_want();
         return;

@@ -13,8 +13,9 @@ void background_forked(void); /* the child has no helper */
 static inline void background_settle(void)
 {
     const struct hm_root *root = hm_hot.root;
-    if (UNLIKELY(root->dirty_units > BACKGROUND_FLOOR) &&
-        (root->helper_tid == 0 || span_over_budget()))
+    if (LIKELY(root->dirty_units <= SPAN_DIRTY_LEAST))
+        return;
+    if ((root->dirty_units > BACKGROUND_FLOOR && root->helper_tid == 0) || span_over_budget())
         background_work();
 }
 

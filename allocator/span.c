@@ -14,8 +14,12 @@
  * that the lock is not held over the system call.
  *
  * Which run is taken: the shortest list that can hold it, and in it one that is dirty rather than
- * virgin memory, as it costs nothing to use again. Memory given back: at once when dirty memory is
- * over the budget (a quarter of what is in use, at least 4 MiB), and by age (background.c).
+ * virgin memory, as it costs nothing to use again. Memory is given back at once when dirty memory
+ * is over the budget, and by age (background.c). The budget is a quarter of what is in use, but at
+ * least a floor: 1 MiB, doubled (to 32 MiB) whenever clean units are taken soon after others were
+ * given back, halved at each tick. Huge pages are asked for only where the heap grows for slabs
+ * and short blocks while more than 32 MiB are in use: a small program must not pay 2 MiB for its
+ * last block, nor a sparse table for what is never touched.
  *
  * Damaged records are not searched for here: they are written under the lock by this file alone.
  */
@@ -31,13 +35,17 @@ enum {
     BIN_COUNT = 192,
     SEARCH_LIMIT = 64,
     COMMIT_STEP = (4 << 20) / UNIT_BYTES,
-    BUDGET_FLOOR = (4 << 20) / UNIT_BYTES,
-    HUGE_FROM = (8 << 20) / UNIT_BYTES,
+    FLOOR_LEAST = SPAN_DIRTY_LEAST,
+    FLOOR_MOST = (32 << 20) / UNIT_BYTES,
+    HUGE_FROM = (32 << 20) / UNIT_BYTES,
+    HUGE_MOST = (2 << 20) / UNIT_BYTES, /* longer runs may be touched here and there only */
 };
 
 static uint64_t bin_first[BIN_COUNT];
 static uint64_t bin_filled[BIN_COUNT / 64];
 static uint8_t now_age = 1;
+static uint32_t budget_floor = FLOOR_LEAST; /* units */
+static uint32_t purged_lately;              /* units given back for the budget's sake */
 
 bool span_lock(uint32_t tid)
 {
@@ -139,6 +147,19 @@ static bool units_leave(struct hm_range *r, uint32_t unit, uint32_t count)
     return dirty == 0;
 }
 
+/* Units are taken; ones that would be dirty, had they not just been given back, were given back too
+ * soon. */
+static bool units_use(struct hm_range *r, uint32_t unit, uint32_t count)
+{
+    bool zero = units_leave(r, unit, count);
+    if (zero && purged_lately) {
+        purged_lately -= count < purged_lately ? count : purged_lately;
+        if (budget_floor < FLOOR_MOST)
+            budget_floor *= 2;
+    }
+    return zero;
+}
+
 /* Where in the run an aligned piece would start, or UINT32_MAX. */
 static uint32_t run_fit(const struct hm_unit *run, uint32_t count, uint32_t align)
 {
@@ -162,7 +183,7 @@ static bool take_from_run(uint64_t reference, uint32_t count, uint32_t align, st
         run_insert(span->range, first, start - first);
     if (start + count < first + length)
         run_insert(span->range, start + count, first + length - start - count);
-    span->zero = units_leave(span->range, start, count);
+    span->zero = units_use(span->range, start, count);
     return true;
 }
 
@@ -180,8 +201,16 @@ static bool take_listed(uint32_t count, uint32_t align, struct span *span)
     return false;
 }
 
+static uint64_t used_units(void)
+{
+    uint64_t top = 0;
+    for (uint32_t i = 0; i < hm_hot.root->range_count; i++)
+        top += range_at(i)->top_index;
+    return top - min_u64(top, hm_hot.root->free_units);
+}
+
 /* Makes units below `end` usable: records described, memory readable and writable. */
-static bool range_commit(struct hm_range *r, uint64_t end)
+static bool range_commit(struct hm_range *r, uint64_t end, bool huge)
 {
     if (!root_describe_units(r, end))
         return false;
@@ -196,7 +225,7 @@ static bool range_commit(struct hm_range *r, uint64_t end)
         if (!pages_commit(start, (wish - r->committed_units) << UNIT_SHIFT))
             return false;
     }
-    if (r->committed_units >= HUGE_FROM)
+    if (huge && used_units() >= HUGE_FROM)
         pages_prefer_huge(start, (wish - r->committed_units) << UNIT_SHIFT);
     r->committed_units = wish;
     return true;
@@ -210,7 +239,7 @@ static bool take_virgin(uint32_t range_index, uint32_t count, uint32_t align, st
     if (top > 0 && range_codes(r)[top - 1] == CODE_FREE)
         from = range_units(r)[top - 1].head;
     uint64_t start = ((uint64_t)from + align - 1) & ~((uint64_t)align - 1);
-    if (start + count > r->unit_count || !range_commit(r, start + count))
+    if (start + count > r->unit_count || !range_commit(r, start + count, count < HUGE_MOST))
         return false;
     if (from < top)
         run_remove(r, from);
@@ -220,7 +249,7 @@ static bool take_virgin(uint32_t range_index, uint32_t count, uint32_t align, st
     if (start > from)
         run_insert(r, from, (uint32_t)start - from);
     *span = (struct span){r, range_index, (uint32_t)start, count, false};
-    span->zero = units_leave(r, (uint32_t)start, count);
+    span->zero = units_use(r, (uint32_t)start, count);
     return true;
 }
 
@@ -248,7 +277,7 @@ bool span_extend(struct hm_range *r, uint32_t end, uint32_t extra, bool *zero)
     }
     if (free_count < extra) {
         uint64_t top = (uint64_t)end + extra;
-        if (top > r->unit_count || !range_commit(r, top))
+        if (top > r->unit_count || !range_commit(r, top, false))
             return false;
         hm_hot.root->free_units += top - r->top_index;
         r->top_index = top;
@@ -257,7 +286,7 @@ bool span_extend(struct hm_range *r, uint32_t end, uint32_t extra, bool *zero)
         run_remove(r, end);
     if (free_count > extra)
         run_insert(r, end + extra, free_count - extra);
-    *zero = units_leave(r, end, extra);
+    *zero = units_use(r, end, extra);
     return true;
 }
 
@@ -338,16 +367,13 @@ void span_rebuild(void)
 
 static uint64_t budget_units(void)
 {
-    uint64_t top = 0;
-    for (uint32_t i = 0; i < hm_hot.root->range_count; i++)
-        top += range_at(i)->top_index;
-    uint64_t used = top - min_u64(top, hm_hot.root->free_units);
-    return used / 4 > BUDGET_FLOOR ? used / 4 : BUDGET_FLOOR;
+    uint64_t quarter = used_units() / 4;
+    return quarter > budget_floor ? quarter : budget_floor;
 }
 
 bool span_over_budget(void)
 {
-    return hm_hot.root->dirty_units > BUDGET_FLOOR && hm_hot.root->dirty_units > budget_units();
+    return hm_hot.root->dirty_units > budget_floor && hm_hot.root->dirty_units > budget_units();
 }
 
 /* Gives back [unit, unit + count), which are in a run of their own that is in no list: the lock is
@@ -425,7 +451,10 @@ void span_trim(uint32_t tid, bool all)
 {
     if (!span_lock(tid))
         return;
+    uint64_t dirty = hm_hot.root->dirty_units;
     purge_down_to(tid, all ? 0 : budget_units() / 4 * 3, 0);
+    if (!all && dirty > hm_hot.root->dirty_units)
+        purged_lately += (uint32_t)(dirty - hm_hot.root->dirty_units);
     span_unlock();
 }
 
@@ -434,6 +463,9 @@ bool span_age(uint32_t tid, uint32_t age)
     if (!lock_try(&hm_hot.root->span_lock, tid))
         return true;
     now_age = now_age == 255 ? 1 : now_age + 1;
+    purged_lately = 0;
+    if (budget_floor > FLOOR_LEAST)
+        budget_floor /= 2;
     purge_down_to(tid, 0, age);
     bool dirty = hm_hot.root->dirty_units != 0;
     span_unlock();

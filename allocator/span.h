@@ -5,6 +5,8 @@
 
 #include "state.h"
 
+enum { SPAN_DIRTY_LEAST = (1 << 20) / UNIT_BYTES }; /* dirty units that never matter */
+
 struct span {
     struct hm_range *range;
     uint32_t range_index;
