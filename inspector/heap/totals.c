@@ -28,6 +28,26 @@ static void count_block(struct heap_totals *totals, enum block_state state, uint
     total->bytes += usable;
 }
 
+/* Blocks of one size: live ones a word at a time, the others one by one. */
+static void count_slots(const struct blocks *blocks, const struct region *region,
+                        struct heap_totals *totals)
+{
+    const uint64_t *plane = blocks_live_plane(blocks);
+    uint64_t end = (uint64_t)region->base + region->count, live = 0;
+    for (uint64_t at = region->base; at < end; at = (at / 64 + 1) * 64) {
+        uint64_t mask = ~UINT64_C(0) << at % 64;
+        if (end - at / 64 * 64 < 64)
+            mask &= (UINT64_C(1) << end % 64) - 1;
+        live += (uint64_t)__builtin_popcountll(plane[at / 64] & mask);
+        for (uint64_t others = ~plane[at / 64] & mask; others; others &= others - 1) {
+            hi_block block = (hi_block)(at / 64 * 64 + (uint64_t)__builtin_ctzll(others));
+            count_block(totals, blocks_state(blocks, block), region->usable);
+        }
+    }
+    totals->live.blocks += live;
+    totals->live.bytes += live * region->usable;
+}
+
 static void count_region(const struct blocks *blocks, const struct region *region,
                          struct heap_totals *totals)
 {
@@ -38,8 +58,7 @@ static void count_region(const struct blocks *blocks, const struct region *regio
             count_block(totals, blocks_state(blocks, cursor.block), cursor.usable);
         return;
     }
-    for (uint32_t i = 0; i < region->count; i++)
-        count_block(totals, blocks_state(blocks, region->base + i), region->usable);
+    count_slots(blocks, region, totals);
 }
 
 enum hi_code heaps_totals_count(struct heaps *heaps, struct hi_err *err)
