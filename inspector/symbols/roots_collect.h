@@ -24,6 +24,7 @@ struct pthread {
     hi_addr address;
     enum pthread_state state;
     const struct thread *thread; /* live: its thread */
+    bool was_followed;           /* its list has been */
     pid_t tid;
     struct hi_range stack; /* with guard and TLS; empty: not known */
     hi_addr tls_start;     /* lowest block of static TLS that the dtv knows; else address */
@@ -37,6 +38,7 @@ struct collector {
     VECTOR(struct hi_range) claims;
     struct pthread_layout layout;
     VECTOR(struct pthread) pthreads; /* by address */
+    size_t list_steps;               /* walked so far */
     hi_addr exit_start, exit_end;    /* the C library's exit(); empty: not known */
     uint64_t static_tls_bytes;       /* at most, by program headers */
     bool failed;

@@ -8,9 +8,9 @@
  *
  * Records come from three places, each checked by the two self pointers:
  *   - fs_base of every thread
+ *   - the top of anonymous mappings
  *   - the lists of stacks (in use, provided by the program, cached), whose heads lie in the dynamic
- *     linker's data side by side: followed from a live thread's list node
- *   - the top of anonymous mappings, where lists are damaged or not found
+ *     linker's data side by side: followed from what was found so far
  * State: a thread of the target has this fs_base: live. tid > 0 and no such thread: unknown
  * (registers not in the dump), treated as live. tid < 0: joined, the stack is cached. tid 0: ended;
  * detached when joinid is the record itself (a third word equal to its address), else nobody has
@@ -29,6 +29,8 @@ enum {
     PTHREAD_DEFAULT_TID = 0x2d0,
     PTHREAD_MAX_BYTES = 0x2000,
     PTHREAD_MAX_COUNT = 1 << 17,
+    LIST_MAX_WALKS = 16,
+    LIST_MAX_STEPS = 1 << 18, /* over all lists: a loop costs a second, not more */
     DTV_MAX_ENTRIES = 1 << 14,
     ENDED_BITS = 0x30, /* in cancelhandling: exiting, terminated */
     SCAN_TOP_BYTES = 0x2000,
@@ -129,14 +131,15 @@ static int compare_pthread(const void *a, const void *b)
     return (right->thread != NULL) - (left->thread != NULL); /* the one with a thread first */
 }
 
-static void add_pthread(struct collector *c, hi_addr address, const struct thread *thread)
+static void add_pthread(struct collector *c, hi_addr address, const struct thread *thread,
+                        bool on_list)
 {
     if (c->pthreads.count >= PTHREAD_MAX_COUNT)
         return;
     struct pthread *record = VECTOR_PUSH(&c->pthreads);
     c->failed |= !record;
     if (record)
-        *record = (struct pthread){.address = address, .thread = thread};
+        *record = (struct pthread){.address = address, .thread = thread, .was_followed = on_list};
 }
 
 static void drop_doubles(struct collector *c)
@@ -148,6 +151,8 @@ static void drop_doubles(struct collector *c)
     for (size_t i = 0; i < c->pthreads.count; i++)
         if (kept == 0 || items[kept - 1].address != items[i].address)
             items[kept++] = items[i];
+        else
+            items[kept - 1].was_followed |= items[i].was_followed;
     c->pthreads.count = kept;
 }
 
@@ -156,7 +161,7 @@ static void add_live(struct collector *c)
     for (size_t i = 0; i < target_thread_count(c->target); i++) {
         const struct thread *thread = target_thread(c->target, i);
         if (thread->has_registers && points_to_itself(c, thread->fs_base))
-            add_pthread(c, thread->fs_base, thread);
+            add_pthread(c, thread->fs_base, thread, false);
     }
 }
 
@@ -178,9 +183,9 @@ static hi_addr add_list(struct collector *c, hi_addr at)
 {
     struct list_node node;
     hi_addr head = 0, place = at;
-    for (size_t steps = 0; steps < PTHREAD_MAX_COUNT && read_node(c, place, &node); steps++) {
+    for (; c->list_steps < LIST_MAX_STEPS && read_node(c, place, &node); c->list_steps++) {
         if (points_to_itself(c, place - c->layout.list))
-            add_pthread(c, place - c->layout.list, NULL);
+            add_pthread(c, place - c->layout.list, NULL, true);
         else
             head = place;
         place = node.next;
@@ -202,21 +207,25 @@ static void add_neighbours(struct collector *c, hi_addr head)
     }
 }
 
-/* The main thread is on the list of provided stacks, others on that of stacks in use: one of each
- * leads to all. */
+static struct pthread *first_off_list(struct collector *c)
+{
+    for (size_t i = 0; i < c->pthreads.count; i++)
+        if (!c->pthreads.items[i].was_followed)
+            return &c->pthreads.items[i];
+    return NULL;
+}
+
+/* The main thread is on the list of provided stacks, others on that of stacks in use: a few walks
+ * lead to all. Records that are on no list (damaged, just being made) end it soon. */
 static void add_by_lists(struct collector *c)
 {
-    bool seen[2] = {false, false};
-    for (size_t i = 0, live = c->pthreads.count; i < live; i++) {
-        const struct pthread *record = &c->pthreads.items[i];
-        bool is_main = record->thread->tid == target_pid(c->target);
-        if (seen[is_main])
-            continue;
+    struct pthread *record;
+    for (int walks = 0; walks < LIST_MAX_WALKS && (record = first_off_list(c)); walks++) {
+        record->was_followed = true;
         hi_addr head = add_list(c, record->address + c->layout.list);
-        if (head && symbols_module_at(c->symbols, head)) {
-            seen[is_main] = true;
+        if (head && symbols_module_at(c->symbols, head))
             add_neighbours(c, head);
-        }
+        drop_doubles(c);
     }
 }
 
@@ -232,7 +241,7 @@ static void add_by_mappings(struct collector *c)
         size_t count = target_read_some(c->target, start, words, sizeof words) / 8;
         for (size_t k = 0; k + 2 < count; k += 2)
             if (words[k] == start + k * 8 && words[k + 2] == words[k])
-                add_pthread(c, words[k], NULL);
+                add_pthread(c, words[k], NULL, false);
     }
 }
 
@@ -340,10 +349,9 @@ void collect_pthreads(struct collector *c)
     if (!c->layout.is_glibc)
         return;
     add_live(c);
-    drop_doubles(c);
-    add_by_lists(c);
     add_by_mappings(c);
     drop_doubles(c);
+    add_by_lists(c);
     for (size_t i = 0; i < c->pthreads.count; i++)
         read_record(c, &c->pthreads.items[i]);
 }

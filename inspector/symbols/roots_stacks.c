@@ -153,29 +153,35 @@ static void collect_thread(struct collector *c, const struct thread *thread)
 
 /* -- threads that are not there ----------------------------------------------------------------*/
 
-/* Without a known stack (the main thread has none of its own) only the record is anybody's. */
+/* Without a known stack (the main thread has none of its own) only TLS and record are anybody's. */
 static void collect_other_stack(struct collector *c, const struct pthread *record)
 {
-    struct hi_range stack = record->stack;
-    bool lives = record->state == PTHREAD_UNKNOWN;
-    if (stack.start >= stack.end)
-        stack = (struct hi_range){lives ? record->tls_start : record->address,
+    struct hi_range range = record->stack;
+    bool has_stack = range.start < range.end, lives = record->state == PTHREAD_UNKNOWN;
+    if (!has_stack)
+        range = (struct hi_range){lives ? record->tls_start : record->address,
                                   record->address + c->layout.size};
-    if (lives) {
-        collect_range(c, ROOT_STACK, stack.start, stack.end, record->tid, NULL);
-        collect_claim(c, stack.start, stack.end);
-    } else {
-        collect_dead(c, stack.start, stack.end);
-    }
+    if (!lives)
+        return collect_dead(c, range.start, range.end);
+    collect_range(c, has_stack ? ROOT_STACK : ROOT_TLS, range.start, range.end, record->tid, NULL);
+    collect_claim(c, range.start, range.end);
 }
 
+/* It is there, as a thread or by its record, and no record without a stack says that it ended. */
 static bool main_is_unknown(const struct collector *c)
 {
-    for (size_t i = 0; i < c->pthreads.count; i++)
-        if (c->pthreads.items[i].state == PTHREAD_UNKNOWN &&
-            c->pthreads.items[i].tid == target_pid(c->target))
+    bool listed = false;
+    for (size_t i = 0; i < target_thread_count(c->target); i++)
+        listed |= target_thread(c->target, i)->tid == target_pid(c->target);
+    for (size_t i = 0; i < c->pthreads.count; i++) {
+        const struct pthread *record = &c->pthreads.items[i];
+        if (record->stack.start < record->stack.end || record->state == PTHREAD_LIVE)
+            continue;
+        if (record->state == PTHREAD_UNKNOWN)
             return true;
-    return false;
+        listed = false;
+    }
+    return listed;
 }
 
 /* The main thread has no registers. When its record says that it lives, all of its stack counts.

@@ -282,10 +282,68 @@ static void ask(struct view *view)
     expect_order(view);
 }
 
+/* ---- what is not there ---- */
+
+/* A process of which a debugger gave us no registers: every stack counts whole. */
+static void ask_without_registers(pid_t child)
+{
+    struct view view = {.name = "no registers"};
+    struct hi_err err = {0};
+    if (!ok(target_open_process(&view.target, child, NULL, &err) == HI_OK, "%s", err.message))
+        return;
+    for (size_t i = 0; i < target_thread_count(view.target); i++) {
+        struct thread thread = *target_thread(view.target, i);
+        thread.has_registers = false;
+        thread.vector_state = NULL;
+        (void)!target_add_registers(view.target, &thread, NULL);
+    }
+    if (view_fill(&view, ROOTS_DEFAULT)) {
+        expect(&view, IN_STACK, "stack", "main's frame");
+        expect(&view, BELOW_STACK, "stack", "all of main's stack");
+        expect(&view, IN_THREAD_STACK, "stack", "a thread's frame");
+        expect(&view, IN_TLS, "tls", "TLS of the main thread");
+        expect(&view, IN_JOINED, "nowhere", "a joined thread's stack");
+        ok(view_is_dead(&view, IN_JOINED), "%s: is dead as ever", view.name);
+    }
+    view_close(&view);
+}
+
+static void ask_truncated(struct view *view)
+{
+    char path[400];
+    static int cut = 0;
+    if (cut || !strstr(view->name, ", core") || !truth_find_core(path, sizeof path))
+        return;
+    cut = 1;
+    if (truncate(path, 256 << 10))
+        return;
+    struct view other = {.name = "threads, truncated core"};
+    struct hi_err err = {0};
+    if (ok(target_open_core(&other.target, path, NULL, &err) == HI_OK, "%s opens %s", other.name,
+           err.message) &&
+        view_fill(&other, ROOTS_DEFAULT)) {
+        uint64_t missing = 0;
+        for (size_t i = 0; i < other.roots.ranges.count; i++)
+            missing += target_missing_in(other.target, other.roots.ranges.items[i].start,
+                                         other.roots.ranges.items[i].end);
+        ok(other.roots.missing_bytes > 0 && missing == other.roots.missing_bytes,
+           "%s: missing bytes of roots are counted", other.name);
+    }
+    view_close(&other);
+}
+
+static void ask_all(struct view *view)
+{
+    ask(view);
+    ask_truncated(view);
+}
+
 int main(void)
 {
     truth_setup();
-    truth_ask(truth_start(program, PARKED), "threads", ask);
+    pid_t child = truth_start(program, PARKED);
+    ask_without_registers(child);
+    truth_ask(child, "threads", ask_all);
     truth_end();
     return done();
 }
