@@ -337,6 +337,10 @@ static struct block_hot hot_of(const struct region *region)
         if (region->stride > 1 && (region->end - region->start) >> 32 == 0)
             hot.magic = UINT64_MAX / region->stride + 1;
     }
+    if (region->shape == REGION_CHUNKS) {
+        hot.first = blocks_grid(region);
+        hot.stride = HOT_CHUNKS;
+    }
     return hot;
 }
 
@@ -406,6 +410,9 @@ enum hi_code blocks_finish(struct blocks *blocks, struct hi_err *err)
     if (code != HI_OK)
         return code;
     build_free(blocks);
+#ifdef __x86_64__
+    blocks->has_popcount = __builtin_cpu_supports("popcnt");
+#endif
     blocks->finished = true;
     return HI_OK;
 }

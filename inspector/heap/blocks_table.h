@@ -12,10 +12,12 @@
 
 #define BLOCKS_ADDRESS_LIMIT (UINT64_C(1) << 48) /* user addresses end below */
 
-/* The 32 bytes that a look-up in a slab needs. magic == 0: take the slow road. */
+/* The 32 bytes that a look-up in a slab needs. magic 0: not a slab, or one for the slow road; with
+ * stride HOT_CHUNKS: chunks, first is their grid. */
+#define HOT_CHUNKS UINT32_MAX
 struct block_hot {
     hi_addr first;
-    uint64_t magic; /* ceil(2^64 / stride) */
+    uint64_t magic; /* ceil(2^64 / stride), or 0 */
     uint32_t stride, usable, count, base;
 };
 
@@ -43,6 +45,7 @@ struct blocks {
     struct hi_range span;
     uint32_t *root; /* page table: see blocks_page.c */
     uint64_t root_base, root_count;
+    bool has_popcount; /* the processor's */
     VECTOR(uint32_t) tables;
     VECTOR(struct rank) ranks;
     /* while building */

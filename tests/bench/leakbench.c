@@ -1,13 +1,16 @@
 /*
  * leakbench: how long the verdict on a large heap takes, and how much memory.
  *
- *   leakbench [blocks=10000000] [shape=random|local|list|tree] [jobs=N] [pointers=8] [rounds=3]
+ *   leakbench [blocks=10000000] [shape=random|local|list|tree] [layout=slab|chunks] [jobs=N]
+ *             [pointers=8] [rounds=3]
  *
  * A child fills slabs of 64 KiB with blocks of 16 to 512 bytes (as many of each size); one word in
  * `pointers` points to a block. The parent knows the layout, stops the child and finds out what is
  * lost: read, filter, resolve, mark, direct and indirect. Beside that the bare read of the same
  * bytes by as many threads (process_vm_readv, 256 KiB at a time), since only ratios to it carry
- * over to other machines. Memory: growth of the largest resident size, in bytes a block.
+ * over to other machines. With layout=chunks the same blocks are told as chunks with headers in one
+ * region, so that look-ups go by rank. Memory: growth of the largest resident size, in bytes a
+ * block.
  */
 #include "base/parallel.h"
 #include "graph/graph.h"
@@ -32,6 +35,7 @@ static const char *const shape_names[] = {"random", "local", "list", "tree"};
 struct plan {
     uint64_t wanted, blocks, slabs, pointers;
     enum shape shape;
+    bool as_chunks;
     int jobs, rounds;
     uint8_t *classes;    /* of each slab */
     uint64_t *first;     /* number of each slab's first block */
@@ -251,8 +255,37 @@ static uint64_t status_kib(const char *key)
     return value;
 }
 
+/* The first 8 bytes of what follows a chunk would be its header; here they are only left out. */
+static void chunks_fill(struct blocks *blocks, const struct plan *p)
+{
+    struct region region = {
+        .start = HEAP,
+        .end = HEAP + p->slabs * SLAB_BYTES,
+        .gap = 8,
+        .slack = 15,
+        .shape = REGION_CHUNKS,
+    };
+    struct block_chunk chunks[SLAB_BYTES / SIZE_STEP];
+    if (blocks_chunks_begin(blocks, &region, NULL) != HI_OK)
+        die("blocks_chunks_begin");
+    for (uint64_t i = 0; i < p->slabs; i++) {
+        uint32_t bytes = class_bytes(p->classes[i]), count = SLAB_BYTES / bytes;
+        for (uint32_t k = 0; k < count; k++)
+            chunks[k] =
+                (struct block_chunk){HEAP + i * SLAB_BYTES + (uint64_t)k * bytes, BLOCK_LIVE};
+        if (blocks_chunks_add(blocks, chunks, count, NULL) != HI_OK)
+            die("blocks_chunks_add");
+    }
+    if (blocks_chunks_end(blocks, NULL) != HI_OK || blocks_finish(blocks, NULL) != HI_OK)
+        die("blocks_finish");
+}
+
 static void blocks_fill(struct blocks *blocks, const struct plan *p)
 {
+    if (p->as_chunks) {
+        chunks_fill(blocks, p);
+        return;
+    }
     for (uint64_t i = 0; i < p->slabs; i++) {
         uint32_t bytes = class_bytes(p->classes[i]);
         struct region region = {
@@ -346,13 +379,15 @@ static void option_read(struct plan *p, const char *option)
         p->rounds = (int)number;
     else if (length == 8 && strncmp(option, "pointers", 8) == 0)
         p->pointers = number;
+    else if (length == 6 && strncmp(option, "layout", 6) == 0)
+        p->as_chunks = strcmp(value + 1, "chunks") == 0;
     else if (length == 5 && strncmp(option, "shape", 5) == 0) {
         for (p->shape = SHAPE_RANDOM; strcmp(shape_names[p->shape], value + 1) != 0; p->shape++)
             if (p->shape == SHAPE_TREE)
                 die("unknown shape");
     } else
-        die("usage: leakbench [blocks=N] [shape=random|local|list|tree] [jobs=N] [pointers=N] "
-            "[rounds=N]");
+        die("usage: leakbench [blocks=N] [shape=random|local|list|tree] [layout=slab|chunks] "
+            "[jobs=N] [pointers=N] [rounds=N]");
 }
 
 int main(int argc, char **argv)
