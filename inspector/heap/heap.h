@@ -157,6 +157,7 @@ extern const struct heap_reader *const heap_readers[];
 extern const struct heap_reader himalloc_reader;
 extern const struct heap_reader jemalloc_reader;
 extern const struct heap_reader tcmalloc_reader;
+extern const struct heap_reader mimalloc_reader;
 extern const struct heap_reader ptmalloc_reader;
 
 /* -- the sink: what readers call ------------------------------------------------------------------

@@ -6,9 +6,9 @@
 
 /* configure probes the machine that builds: both address widths are in the field. */
 const struct page_tree_shape jemalloc_trees[] = {
-    {2, {18, 18, 0}, 48, 12, 8},
-    {2, {18, 18, 0}, 48, 12, 16},
-    {3, {15, 15, 15}, 57, 12, 16},
+    {2, {18, 18, 0}, 48, 12, 8, false},
+    {2, {18, 18, 0}, 48, 12, 16, false},
+    {3, {15, 15, 15}, 57, 12, 16, false},
 };
 const size_t jemalloc_tree_count = sizeof jemalloc_trees / sizeof *jemalloc_trees;
 

@@ -189,6 +189,24 @@ static bool word_is_slot(struct search *search, hi_addr place, uint64_t word)
     return false;
 }
 
+/* word points to the root itself: ask about its first slots that are in use. */
+static bool word_is_root(struct search *search, uint64_t word)
+{
+    const struct page_tree_shape *shape = search->tree->shape;
+    for (size_t i = 0; i < search->key_count; i++) {
+        uint64_t table;
+        if (target_read_u64(search->context->target, word + 8 * search->keys[i], &table, NULL) !=
+                HI_OK ||
+            !page_tree_is_anonymous(search->context->target, table))
+            continue;
+        if (!search->judge(search->judge_context, shape, search->keys[i], table))
+            return false;
+        search->tree->root = word;
+        return true;
+    }
+    return false;
+}
+
 static bool segment_search(struct search *search)
 {
     struct target *target = search->context->target;
@@ -201,7 +219,8 @@ static bool segment_search(struct search *search)
         for (size_t i = 0; i + 8 <= got; i += 8) {
             uint64_t word = word_at(search->buffer + i);
             if (word >= 4096 && (word & 7) == 0 && page_tree_is_anonymous(target, word) &&
-                word_is_slot(search, at + i, word))
+                (search->tree->shape->indirect ? word_is_root(search, word)
+                                               : word_is_slot(search, at + i, word)))
                 return true;
         }
         at += wanted;
@@ -217,7 +236,8 @@ static bool module_search(struct search *search, const struct page_tree_shape *s
         struct module_segment segment = symbols_segment(symbols, module, i);
         search->segment = segment.memory;
         for (size_t k = 0; (segment.protection & MAPPING_WRITE) && k < count; k++) {
-            if (segment.memory.end - segment.memory.start < UINT64_C(8) << shapes[k].bits[0])
+            if (!shapes[k].indirect &&
+                segment.memory.end - segment.memory.start < UINT64_C(8) << shapes[k].bits[0])
                 continue;
             search->tree->shape = &shapes[k];
             keys_collect(search, level_shift(&shapes[k], 0));

@@ -26,6 +26,7 @@ struct page_tree_shape {
     unsigned address_bits; /* the key is bits page_shift .. address_bits of an address */
     unsigned page_shift;
     unsigned leaf_entry_bytes; /* 8 or 16; the first word of an entry is the one that is visited */
+    bool indirect;             /* the root is not in the module's data: a word there points to it */
 };
 
 struct page_tree {

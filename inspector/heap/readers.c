@@ -4,6 +4,7 @@
 const struct heap_reader *const heap_readers[] = {
     &jemalloc_reader,
     &tcmalloc_reader,
+    &mimalloc_reader,
     &himalloc_reader,
     &ptmalloc_reader,
     NULL,
