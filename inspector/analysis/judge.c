@@ -14,7 +14,10 @@
  * dependent ones) in the unwind header, which lies in the first 128 bytes; users point behind it.
  *   Python object      objects that the collector tracks have 16 bytes before them; type at 8,
  *                      and types of types end in `type`, which is its own type. Newer versions
- *                      put two words more (weak references, dictionary) before those.
+ *                      put two words more (weak references, dictionary) before those. A count of 0
+ *                      is right: dead objects wait on free lists for the next of their type.
+ *   Python values      the attributes of an object, from CPython 3.11 on: a pointer p bytes in, the
+ *                      byte before that place says p, the one before says how many are used.
  */
 #include "analysis/judge.h"
 
@@ -93,14 +96,38 @@ static bool is_python_object(const struct judged *block, size_t first)
 {
     if (block->head_count < first + 2)
         return false;
-    uint64_t references = block->head[first];
-    return references > 0 && (uint32_t)references < UINT64_C(1) << 31 &&
+    return (uint32_t)block->head[first] < UINT32_C(1) << 31 &&
            is_python_type(block, block->head[first + 1]);
 }
 
 bool judge_python_object(const struct judged *block)
 {
     return is_python_object(block, 2) || is_python_object(block, 4);
+}
+
+/* Is the first attribute that is set, from word first on, an object? */
+static bool has_python_attribute(const struct judged *block, size_t first)
+{
+    for (size_t i = first; i < block->head_count; i++) {
+        uint64_t object[2];
+        if (!block->head[i])
+            continue;
+        return target_peek(block->target, block->head[i], object, sizeof object) == sizeof object &&
+               is_python_type(block, object[1]);
+    }
+    return false;
+}
+
+bool judge_python_values(const struct judged *block)
+{
+    for (size_t first = 1; first < block->head_count && first * WORD <= UINT8_MAX; first++) {
+        uint64_t last = block->head[first - 1];
+        bool says_place = last >> 56 == first * WORD;
+        bool says_used = (last >> 48 & UINT8_MAX) <= first * WORD - 2;
+        if (says_place && says_used && has_python_attribute(block, first))
+            return true;
+    }
+    return false;
 }
 
 static bool read_head(struct judged *judged, const struct inspection *in, hi_block block)
@@ -126,8 +153,8 @@ bool judge_block(void *context, hi_block block, enum edge_kind kind)
     struct judged judged;
     if (!read_head(&judged, context, block))
         return false;
-    if (kind == EDGE_COOKIE && (judge_array_cookie(&judged) || judge_python_object(&judged)))
+    if (kind == EDGE_COOKIE && judge_array_cookie(&judged))
         return true;
-    return judge_second_base(&judged) || judge_exception(&judged) ||
-           (kind == EDGE_INTERIOR && judge_python_object(&judged));
+    return judge_second_base(&judged) || judge_exception(&judged) || judge_python_object(&judged) ||
+           judge_python_values(&judged);
 }

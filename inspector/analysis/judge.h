@@ -27,5 +27,7 @@ bool judge_second_base(const struct judged *block);
 bool judge_exception(const struct judged *block);
 /* CPython: a collector's header before the object, whose chain of types ends in itself. */
 bool judge_python_object(const struct judged *block);
+/* CPython: an object's attributes, behind a prefix that says its own size. */
+bool judge_python_values(const struct judged *block);
 
 #endif

@@ -54,6 +54,7 @@ static void function_name(const struct inspection *in, hi_addr pc, char *buffer,
         symbols_demangle(symbol.name, buffer, size);
     else
         symbols_describe(in->symbols, pc, buffer, size);
+    buffer[strcspn(buffer, "@")] = '\0'; /* read@@GLIBC_2.2.5: the version tells nobody anything */
 }
 
 static void name_stack(const struct place_finder *finder, hi_addr address, pid_t tid, char *name,

@@ -1,7 +1,8 @@
 /*
  * Breadth first from all roots at once, remembering for each block the one that reached it first:
- * 8 bytes a block while it runs (parent and queue). Two rounds: over references to starts only,
- * which is what keeps a block reachable; then, when that does not lead there, over all of them.
+ * 8 bytes a block while it runs (parent and queue). Two rounds: over references to starts and to
+ * where languages point instead, which is what keeps a block reachable; then, when that does not
+ * lead there, over all of them.
  *
  * parent[b]: a block; ROOT_BIT | index of a root edge; or UNSEEN. Blocks are below 2^30.
  */
@@ -15,12 +16,12 @@ struct search {
     uint32_t *parent;
     hi_block *queue;
     size_t head, tail;
-    bool starts_only;
+    bool no_interior;
 };
 
 static void reach(struct search *s, hi_block block, uint32_t parent, enum edge_kind kind)
 {
-    if (s->parent[block] != UNSEEN || (s->starts_only && kind != EDGE_START) ||
+    if (s->parent[block] != UNSEEN || (s->no_interior && kind == EDGE_INTERIOR) ||
         !blocks_is_live(s->in->heaps->blocks, block))
         return;
     s->parent[block] = parent;
@@ -81,7 +82,7 @@ enum hi_code root_path_find(struct root_path *path, const struct inspection *in,
                             struct hi_err *err)
 {
     size_t count = blocks_count(in->heaps->blocks);
-    struct search search = {.in = in, .starts_only = true};
+    struct search search = {.in = in, .no_interior = true};
     enum hi_code code = HI_OK;
     memset(path, 0, sizeof *path);
     search.parent = malloc(count * sizeof *search.parent);
@@ -91,7 +92,7 @@ enum hi_code root_path_find(struct root_path *path, const struct inspection *in,
     } else {
         bool found = search_for(&search, block);
         if (!found) {
-            search.starts_only = false;
+            search.no_interior = false;
             found = path->by_interior = search_for(&search, block);
         }
         if (found)

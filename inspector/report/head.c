@@ -156,12 +156,32 @@ static void say_checks(const struct report *report, const struct heap *heap)
     writer_list_end(w);
 }
 
-static void say_heap(const struct report *report, size_t index)
+/* An unused heap is zeros all over: its headline does for a person. */
+static void say_amounts(const struct report *report, size_t index)
 {
     struct writer *w = report->writer;
     const struct heap *heap = &report->in->heaps->heaps[index];
     struct heap_totals totals;
+    bool shown = heap->active || heap->system_bytes;
+    size_t arenas = arenas_of(report->in->heaps, index);
     heap_totals(report->in->heaps, index, &totals);
+    writer_number(w, "arenas", !shown ? "" : arenas == 1 ? ", {} arena" : ", {} arenas", arenas);
+    writer_string(w, "bytes_are", shown ? "; sizes are {} bytes\n" : "\n",
+                  heap->bytes_are_requested ? "requested" : "usable");
+    report_total(report, "live", shown ? "  live     {:14} blocks" : "", shown ? " {:10}\n" : "",
+                 &totals.live);
+    report_total(report, "cached", shown ? "  cached   {:14} blocks" : "", shown ? " {:10}\n" : "",
+                 &totals.cached);
+    report_total(report, "free", shown ? "  free     {:14} blocks" : "", shown ? " {:10}\n" : "",
+                 &totals.free);
+    writer_bytes(w, "metadata_bytes", shown ? "  {} of records" : "", heap->metadata_bytes);
+    writer_bytes(w, "system_bytes", shown ? ", {} from the system\n" : "", heap->system_bytes);
+}
+
+static void say_heap(const struct report *report, size_t index)
+{
+    struct writer *w = report->writer;
+    const struct heap *heap = &report->in->heaps->heaps[index];
     writer_object_begin(w, NULL);
     writer_style(w, STYLE_TITLE);
     writer_text(w, "\n");
@@ -170,15 +190,7 @@ static void say_heap(const struct report *report, size_t index)
     writer_style(w, STYLE_PLAIN);
     writer_string(w, "found_by", " (found by: {})", found_by_name(heap->found_by));
     writer_bool(w, "active", "", ", not used yet", heap->active);
-    size_t arenas = arenas_of(report->in->heaps, index);
-    writer_number(w, "arenas", arenas == 1 ? ", {} arena" : ", {} arenas", arenas);
-    writer_string(w, "bytes_are", "; sizes are {} bytes\n",
-                  heap->bytes_are_requested ? "requested" : "usable");
-    report_total(report, "live", "  live     {:14} blocks", " {:10}\n", &totals.live);
-    report_total(report, "cached", "  cached   {:14} blocks", " {:10}\n", &totals.cached);
-    report_total(report, "free", "  free     {:14} blocks", " {:10}\n", &totals.free);
-    writer_bytes(w, "metadata_bytes", "  {} of records", heap->metadata_bytes);
-    writer_bytes(w, "system_bytes", ", {} from the system\n", heap->system_bytes);
+    say_amounts(report, index);
     say_checks(report, heap);
     writer_object_end(w);
 }

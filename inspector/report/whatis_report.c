@@ -1,7 +1,7 @@
 /* whatis, refs, path: one address, what it is, who holds it. */
 #include "report/reports.h"
 
-enum { REFERRER_ROWS = 8, REFS_ROWS = 40, NAME_SIZE = 320 };
+enum { REFERRER_ROWS = 8, REFS_ROWS = 40, PATH_ROWS = 24, NAME_SIZE = 320 };
 
 static const char *kind_text(enum edge_kind kind)
 {
@@ -154,10 +154,37 @@ void report_refs(const struct report *report, const struct place_finder *finder,
     say_place(report, place);
     writer_object_end(w);
     writer_string(w, "direction", NULL, to ? "to" : "from"); /* the heading says it */
-    writer_number(w, "count", to ? "  it holds {} references:\n" : "  {} references to it:\n",
+    bool one = referrers->count == 1;
+    writer_number(w, "count",
+                  to    ? one ? "  it holds {} reference:\n" : "  it holds {} references:\n"
+                  : one ? "  {} reference to it:\n"
+                        : "  {} references to it:\n",
                   referrers->count);
     say_referrers(report, finder, referrers, "references", REFS_ROWS);
     report_end(report);
+}
+
+/* Long ones (a list of a million) are cut in the middle: both ends tell most. */
+static void say_chain(const struct report *report, const struct root_path *path)
+{
+    struct writer *w = report->writer;
+    size_t count = path->blocks.count, rows = report_rows(report, count, PATH_ROWS);
+    size_t head = (rows + 1) / 2, tail = rows - head;
+    writer_list_begin(w, "blocks");
+    for (size_t i = 0; i < count; i++) {
+        if (i == head && rows < count) {
+            report_more(report, count - rows);
+            i = count - tail;
+            if (i == count)
+                break;
+        }
+        writer_object_begin(w, NULL);
+        say_from_block(report, path->blocks.items[i]);
+        writer_text(w, "\n");
+        writer_object_end(w);
+    }
+    writer_list_end(w);
+    writer_number(w, "length", NULL, count); /* seen */
 }
 
 void report_path(const struct report *report, const struct place_finder *finder,
@@ -177,14 +204,7 @@ void report_path(const struct report *report, const struct place_finder *finder,
     } else {
         writer_null(w, "root", NULL);
     }
-    writer_list_begin(w, "blocks");
-    for (size_t i = 0; i < path->blocks.count; i++) {
-        writer_object_begin(w, NULL);
-        say_from_block(report, path->blocks.items[i]);
-        writer_text(w, "\n");
-        writer_object_end(w);
-    }
-    writer_list_end(w);
+    say_chain(report, path);
     writer_bool(w, "by_interior", "  (over pointers into the middle of blocks)\n", "",
                 path->by_interior);
     report_end(report);
