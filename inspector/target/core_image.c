@@ -108,21 +108,51 @@ static enum hi_code open_path(struct core_image *image, const char *path, struct
     return HI_OK;
 }
 
+static bool take_anything(const void *head, size_t bytes, uint64_t *wanted, struct hi_err *err)
+{
+    (void)head, (void)bytes, (void)wanted, (void)err;
+    return true;
+}
+
+/* What can't be mapped nor read twice (a pipe) is copied into a file without a name. */
+static enum hi_code settle_image(struct core_image *image, const char *path,
+                                 const struct progress *progress, struct hi_err *err)
+{
+    struct unpacked copied;
+    enum hi_code code =
+        unpack_file(image->fd, PACKING_NONE, path, take_anything, progress, &copied, err);
+    if (code != HI_OK)
+        return code;
+    close(image->fd);
+    image->fd = copied.fd;
+    image->size = copied.bytes;
+    return copied.bytes ? HI_OK : hi_fail(err, HI_BAD_INPUT, "nothing came out of %s", path);
+}
+
+/* Look at the first bytes: a core, a packed one, or neither. */
+static enum hi_code read_image(struct core_image *image, struct target *target, const char *path,
+                               const struct progress *progress, struct hi_err *err)
+{
+    unsigned char head[HEAD_BYTES];
+    ssize_t got = pread(image->fd, head, sizeof head, 0);
+    if (got < 0)
+        return hi_fail(err, HI_SYSTEM, "cannot read %s: %s", path, strerror(errno));
+    enum packing packing = packing_detect(head, (size_t)got);
+    if (packing == PACKING_NONE)
+        return core_headers_check(head, (size_t)got, path, err);
+    return unpack_image(image, target, packing, path, progress, err);
+}
+
 enum hi_code core_image_open(struct core_image *image, struct target *target, const char *path,
                              const struct progress *progress, struct hi_err *err)
 {
-    struct stat file;
-    unsigned char head[HEAD_BYTES];
+    struct stat file = {0};
     enum hi_code code = open_path(image, path, &file, err);
-    if (code != HI_OK)
-        return code;
-    ssize_t got = pread(image->fd, head, sizeof head, 0);
-    enum packing packing = got > 0 ? packing_detect(head, (size_t)got) : PACKING_NONE;
     image->size = (uint64_t)file.st_size;
-    if (packing == PACKING_NONE && S_ISREG(file.st_mode) && got > 0)
-        code = core_headers_check(head, (size_t)got, path, err);
-    else
-        code = unpack_image(image, target, packing, path, progress, err);
+    if (code == HI_OK && !S_ISREG(file.st_mode))
+        code = settle_image(image, path, progress, err);
+    if (code == HI_OK)
+        code = read_image(image, target, path, progress, err);
     if (code != HI_OK)
         return code;
     void *bytes = mmap(NULL, image->size, PROT_READ, MAP_PRIVATE, image->fd, 0);

@@ -229,9 +229,13 @@ enum hi_code gdb_registers_apply(struct target *target, const char *text, size_t
 {
     struct reading *r = calloc(1, sizeof *r);
     char *line = malloc(LINE_MOST);
-    enum hi_code code = r && line ? HI_OK : hi_no_memory(err);
-    if (code == HI_OK)
-        r->target = target;
+    if (!r || !line) {
+        free(line);
+        free(r);
+        return hi_no_memory(err);
+    }
+    enum hi_code code = HI_OK;
+    r->target = target;
     while (code == HI_OK && *text) {
         size_t length = strcspn(text, "\n"), kept = length < LINE_MOST ? length : LINE_MOST - 1;
         memcpy(line, text, kept);

@@ -89,7 +89,9 @@ struct mapping *target_push_mapping(struct target *target, hi_addr start, hi_add
 {
     bool failed = false;
     char *copy = copy_text(path, &failed);
-    struct mapping *mapping = failed ? NULL : VECTOR_PUSH(&target->mappings);
+    if (failed)
+        return NULL;
+    struct mapping *mapping = VECTOR_PUSH(&target->mappings);
     if (!mapping) {
         free(copy);
         return NULL;
@@ -459,7 +461,9 @@ void target_add_note(struct target *target, const char *format, ...)
     va_end(arguments);
     /* When memory is out the note is lost: the caller has worse things to report. */
     char *copy = strdup(text);
-    char **slot = copy ? VECTOR_PUSH(&target->notes) : NULL;
+    if (!copy)
+        return;
+    char **slot = VECTOR_PUSH(&target->notes);
     if (slot)
         *slot = copy;
     else

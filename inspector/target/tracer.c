@@ -95,7 +95,8 @@ static bool is_known(const struct tracer *tracer, pid_t tid)
 static bool add_traced(struct tracer *tracer, pid_t tid, enum traced_state state)
 {
     size_t index = traced_position(tracer, tid);
-    if (!VECTOR_PUSH(&tracer->traced))
+    struct traced *added = VECTOR_PUSH(&tracer->traced);
+    if (!added)
         return false;
     struct traced *items = tracer->traced.items;
     memmove(items + index + 1, items + index, (tracer->traced.count - 1 - index) * sizeof *items);

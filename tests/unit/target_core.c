@@ -340,6 +340,26 @@ static void check_packed(struct child *child, const char *path, const char *tool
     rmdir(scratch);
 }
 
+/* heapinspect <(zcat core.gz), and a plain core the same way */
+static void test_pipe(const char *path, const char *command)
+{
+    char line[512], pipe_path[64];
+    snprintf(line, sizeof line, "%s '%s'", command, path);
+    FILE *stream = popen(line, "r");
+    snprintf(pipe_path, sizeof pipe_path, "/proc/self/fd/%d", fileno(stream));
+    struct target *target = NULL, *plain = NULL;
+    struct hi_err err = {0};
+    bool same = target_open_core(&target, pipe_path, NULL, &err) == HI_OK &&
+                target_open_core(&plain, path, NULL, &err) == HI_OK && target_complete(target) &&
+                target_mapping_count(target) == target_mapping_count(plain) &&
+                target_thread_count(target) == target_thread_count(plain);
+    if (!ok(same, "through a pipe: %s", command))
+        printf("#   %s\n", err.message);
+    target_close(target);
+    target_close(plain);
+    pclose(stream);
+}
+
 static void expect_bad(const char *path, enum hi_code wanted, const char *text)
 {
     struct target *target = NULL;
@@ -460,6 +480,8 @@ int main(void)
         check_packed(&child, path, "lz4 -q", "lz4");
         check_packed(&child, path, "xz -q -0", "xz");
         check_packed(&child, path, "gzip -1", "gzip");
+        test_pipe(path, "cat");
+        test_pipe(path, "gzip -1 -c");
         test_no_room(&child, path);
     } else {
         ok(true, "cores of the kernel # SKIP they do not come as files here");

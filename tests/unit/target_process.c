@@ -7,6 +7,8 @@
 #include "unit/target_child.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -126,6 +128,39 @@ static void test_shared_pages_stay_shared(void)
     target_close(target);
     child_end(&child);
     munmap(shared, BYTES);
+}
+
+/* Containers forbid process_vm_readv: /proc/PID/mem serves instead. */
+static void test_readv_forbidden(struct child *child)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof code / sizeof *code, code};
+    fflush(stdout);
+    pid_t confined = fork();
+    if (confined == 0) {
+        static uint64_t buffer[CHILD_BYTES / 8];
+        struct target *target = NULL;
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+            prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+            _exit(77);
+        bool read =
+            target_open_process(&target, child->pid, NULL, NULL) == HI_OK &&
+            target_read(target, child->layout->anonymous, buffer, sizeof buffer, NULL) == HI_OK &&
+            child_is_filled(buffer, sizeof buffer, 1000);
+        target_close(target);
+        _exit(!read);
+    }
+    int status;
+    waitpid(confined, &status, 0);
+    if (WEXITSTATUS(status) == 77)
+        ok(true, "process_vm_readv forbidden # SKIP no seccomp");
+    else
+        ok(status == 0, "process_vm_readv forbidden: read all the same");
 }
 
 static void test_many_threads(void)
@@ -569,6 +604,7 @@ int main(void)
     test_memory(&child);
     test_untouched_stays_untouched(&child);
     test_two_scans_agree(&child);
+    test_readv_forbidden(&child);
     test_refusals(&child);
     test_refusals_as_user(&child);
     child_end(&child);
