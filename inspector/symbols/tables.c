@@ -45,6 +45,14 @@ static bool symbol_is_wanted(const Elf64_Sym *symbol, const char *name)
            type == STT_GNU_IFUNC || type == STT_COMMON;
 }
 
+static uint32_t hash_name(const char *name)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (; *name && *name != '@'; name++)
+        hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
+    return (uint32_t)(hash ^ hash >> 32);
+}
+
 static bool add_symbol(struct tables *tables, const struct symbol_source_table *table,
                        const Elf64_Sym *symbol, size_t index)
 {
@@ -55,6 +63,7 @@ static bool add_symbol(struct tables *tables, const struct symbol_source_table *
     if (!entry)
         return false;
     entry->name = name;
+    entry->hash = hash_name(name);
     entry->type = ELF64_ST_TYPE(symbol->st_info);
     entry->address = symbol->st_value + (entry->type == STT_TLS ? 0 : table->bias);
     entry->size = symbol->st_size;
@@ -177,14 +186,6 @@ static bool fill_debug(struct symbols *symbols, struct module_record *record)
 
 /* -- by name -----------------------------------------------------------------------------------*/
 
-static uint64_t hash_name(const char *name)
-{
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (; *name && *name != '@'; name++)
-        hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
-    return hash ^ hash >> 29;
-}
-
 /* Names are equal up to the version; name never carries one. */
 static bool name_is(const char *entry, const char *name)
 {
@@ -198,20 +199,28 @@ static int entry_rank(const struct table_entry *entry)
     return (entry->is_outdated ? 4 : 0) + (entry->is_local ? 2 : 0) + (entry->type == STT_NOTYPE);
 }
 
+/* The slot of name, or the empty one where it would go. */
+static uint64_t *slot_of(const struct tables *tables, const char *name, uint32_t hash)
+{
+    size_t mask = tables->slot_count - 1, at = hash & mask;
+    for (; tables->slots[at]; at = (at + 1) & mask)
+        if (tables->slots[at] >> 32 == hash &&
+            name_is(tables->entries.items[(uint32_t)tables->slots[at] - 1].name, name))
+            break;
+    return &tables->slots[at];
+}
+
 static void hash_insert(struct tables *tables, uint32_t index)
 {
     const struct table_entry *entry = &tables->entries.items[index];
-    size_t mask = tables->slot_count - 1, at = hash_name(entry->name) & mask;
-    for (; tables->slots[at]; at = (at + 1) & mask) {
-        const struct table_entry *other = &tables->entries.items[tables->slots[at] - 1];
-        if (!name_is(other->name, entry->name))
-            continue;
+    uint64_t *slot = slot_of(tables, entry->name, entry->hash);
+    if (*slot) {
         /* a later stage does not displace what an earlier one exports */
-        if (other->source == entry->source && entry_rank(entry) < entry_rank(other))
-            tables->slots[at] = index + 1;
-        return;
+        const struct table_entry *other = &tables->entries.items[(uint32_t)*slot - 1];
+        if (other->source != entry->source || entry_rank(entry) >= entry_rank(other))
+            return;
     }
-    tables->slots[at] = index + 1;
+    *slot = (uint64_t)entry->hash << 32 | (index + 1);
 }
 
 static bool hash_build(struct tables *tables)
@@ -231,11 +240,8 @@ const struct table_entry *tables_by_name(struct tables *tables, const char *name
 {
     if (!tables->slot_count)
         return NULL;
-    size_t mask = tables->slot_count - 1, at = hash_name(name) & mask;
-    for (; tables->slots[at]; at = (at + 1) & mask)
-        if (name_is(tables->entries.items[tables->slots[at] - 1].name, name))
-            return &tables->entries.items[tables->slots[at] - 1];
-    return NULL;
+    uint64_t slot = *slot_of(tables, name, hash_name(name));
+    return slot ? &tables->entries.items[(uint32_t)slot - 1] : NULL;
 }
 
 bool tables_fill(struct symbols *symbols, struct module_record *record, enum tables_stage stage)

@@ -23,12 +23,13 @@ struct table_entry {
     uint8_t source;   /* enum symbol_source */
     bool is_local;    /* STB_LOCAL */
     bool is_outdated; /* not the default version of its name */
+    uint32_t hash;    /* of the name up to '@' */
 };
 
 struct tables {
     enum tables_stage stage; /* filled up to here */
     VECTOR(struct table_entry) entries;
-    uint32_t *slots; /* hash of names: entry index + 1; 0: empty */
+    uint64_t *slots; /* by name: hash in the high half, entry index + 1 in the low; 0: empty */
     size_t slot_count;
     uint32_t *by_address; /* entries that have an address, sorted */
     hi_addr *reach;       /* the furthest end among by_address[0..i] */
