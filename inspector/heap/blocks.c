@@ -210,9 +210,11 @@ chunk_fast(const struct blocks *blocks, size_t i, hi_addr address, struct block_
     unsigned bit = offset / RANK_GRANULE_BYTES % RANK_LINE_BITS + RANK_FIRST_BIT, at = bit >> 6;
     uint64_t mask = ~UINT64_C(0) >> (63 - (bit & 63)), word = rank_line_word(line, at) & mask;
     uint32_t count = rank_line_count(line);
-    for (unsigned k = 0; k < 8; k++) {
-        uint64_t whole = k < at ? ~UINT64_C(0) : 0;
-        count += (uint32_t)__builtin_popcountll(rank_line_word(line, k) & (k == at ? mask : whole));
+    count += (uint32_t)__builtin_popcountll(word);
+#pragma GCC unroll 7
+    for (unsigned k = 0; k < 7; k++) {
+        uint64_t before = rank_line_word(line, k);
+        count += (uint32_t)__builtin_popcountll(k < at ? before : 0);
     }
     if (!word && at)
         word = rank_line_word(line, --at);
