@@ -138,15 +138,48 @@ static int compare_load(const void *a, const void *b)
     return left->module.start < right->module.start ? -1 : left->module.start > right->module.start;
 }
 
-void modules_sort_by_load(struct symbols *symbols)
+/* Without DT_DEBUG in the executable (ld.so ./program: there the kernel started ld.so) the dynamic
+ * linker's own variable leads to the list. */
+static hi_addr find_debug(struct symbols *symbols)
 {
     for (size_t i = 0; i < symbols->modules.count; i++) {
         struct module_record *record = &symbols->modules.items[i];
-        if (record->module.kind != MODULE_EXECUTABLE)
-            continue;
-        record->load_order = 0;
-        number_by_list(symbols, record->dynamic.debug);
+        if (record->module.kind == MODULE_EXECUTABLE && record->dynamic.debug)
+            return record->dynamic.debug;
     }
+    for (size_t i = 0; i < symbols->modules.count; i++) {
+        struct module_record *record = &symbols->modules.items[i];
+        const struct table_entry *entry = NULL;
+        if (record->module.is_dynamic_linker && tables_fill(symbols, record, STAGE_DYNSYM))
+            entry = tables_by_name(&record->tables, "_r_debug");
+        if (entry)
+            return entry->address;
+    }
+    return 0;
+}
+
+/* The first of the list is the program, whoever was started. */
+static void settle_executable(struct symbols *symbols)
+{
+    struct module_record *first = NULL;
+    for (size_t i = 0; i < symbols->modules.count; i++)
+        if (symbols->modules.items[i].load_order == 1)
+            first = &symbols->modules.items[i];
+    if (!first || first->module.kind == MODULE_EXECUTABLE)
+        return;
+    for (size_t i = 0; i < symbols->modules.count; i++)
+        if (symbols->modules.items[i].module.kind == MODULE_EXECUTABLE)
+            symbols->modules.items[i].module.kind = MODULE_LIBRARY;
+    first->module.kind = MODULE_EXECUTABLE;
+}
+
+void modules_sort_by_load(struct symbols *symbols)
+{
+    number_by_list(symbols, find_debug(symbols));
+    settle_executable(symbols);
+    for (size_t i = 0; i < symbols->modules.count; i++)
+        if (symbols->modules.items[i].module.kind == MODULE_EXECUTABLE)
+            symbols->modules.items[i].load_order = 0;
     if (symbols->modules.count)
         qsort(symbols->modules.items, symbols->modules.count, sizeof *symbols->modules.items,
               compare_load);

@@ -24,8 +24,8 @@ static const char source[] =
     "__attribute__((noinline)) static int hidden_function(int x) {\n"
     "    __asm__ volatile(\"\" : \"+r\"(x)); return x + hidden_word; }\n"
     "int main(int argc, char **argv) {\n"
-    "    printf(\"%p %p %p %p\\n\", (void *)hidden_function, (void *)&hidden_word,\n"
-    "           (void *)&exported_word, (void *)rodata);\n"
+    "    printf(\"%p %p %p %p %p\\n\", (void *)hidden_function, (void *)&hidden_word,\n"
+    "           (void *)&exported_word, (void *)rodata, (void *)&pointer);\n"
     "    fflush(stdout); (void)argv; exported_word = hidden_function(argc) + *pointer + "
     "!malloc(9);\n"
     "    for (;;) pause(); }\n";
@@ -34,7 +34,7 @@ static char directory[64];
 
 struct run {
     pid_t pid;
-    hi_addr function, hidden, exported, rodata;
+    hi_addr function, hidden, exported, rodata, pointer;
     char core[400];
 };
 
@@ -64,10 +64,10 @@ static bool run_start(struct run *run, const char *program)
     }
     close(ends[1]);
     FILE *output = fdopen(ends[0], "r");
-    int got = fscanf(output, "%" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64, &run->function,
-                     &run->hidden, &run->exported, &run->rodata);
+    int got = fscanf(output, "%" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64,
+                     &run->function, &run->hidden, &run->exported, &run->rodata, &run->pointer);
     fclose(output);
-    return got == 4;
+    return got == 5;
 }
 
 /* End it with a core. */
@@ -150,6 +150,25 @@ static void expect_hidden(struct view *view, const struct run *run, bool known, 
            "%s: by address, and data", what);
 }
 
+static bool see_relocation(void *context, hi_addr place, hi_addr value)
+{
+    (void)place;
+    *(hi_addr *)context = value;
+    return false;
+}
+
+static void expect_relocation(struct view *view, const struct run *run, const char *what)
+{
+    hi_addr value = 0;
+    struct hi_range place = {run->pointer, run->pointer + 8};
+    enum hi_code code = symbols_relocations(view->symbols, 0, place, see_relocation, &value, NULL);
+    /* a program at fixed addresses has none */
+    if (symbols_module(view->symbols, 0)->bias)
+        is_u64(code == HI_OK ? value : 0, run->hidden, what);
+    else
+        ok(value == 0, "%s: none", what);
+}
+
 /* Live and from a core; names of static symbols known or not. */
 static void check(const char *name, const char *program, const char *debug_directory, bool known,
                   bool is_static)
@@ -177,6 +196,7 @@ static void check(const char *name, const char *program, const char *debug_direc
            "%s: the executable", what);
         expect_hidden(&view, &run, known, what);
         ok(reads_rodata(&view, &run), "%s: rodata can be read", what);
+        expect_relocation(&view, &run, "a relocation says what a static pointer holds");
         view_close(&view);
     }
     run_end(&run);
@@ -186,6 +206,8 @@ static void test_places(void)
 {
     check("plain", "plain", NULL, true, false);
     check("no pie", "nopie", NULL, true, false);
+    if (shell("test -x relr"))
+        check("packed relocations", "relr", NULL, true, false);
     if (shell("test -x static"))
         check("static", "static", NULL, true, true);
     if (shell("test -x staticpie"))
@@ -263,6 +285,29 @@ static void test_replaced(void)
     run_end(&run);
 }
 
+/* ld.so ./program: the kernel has started the dynamic linker. */
+static void test_by_linker(void)
+{
+    struct run run;
+    struct view view;
+    if (!shell("ld=$(readelf -l plain | sed -n 's/.*interpreter: \\(.*\\)]/\\1/p') && "
+               "printf '#!/bin/sh\\nexec %s ./plain\\n' $ld > started && chmod +x started") ||
+        !run_start(&run, "started")) {
+        ok(true, "started by the dynamic linker # SKIP");
+        return;
+    }
+    if (ok(view_open(&view, &run, NULL, NULL), "started by the dynamic linker: %s",
+           view.err.message)) {
+        const struct module *module = symbols_module(view.symbols, 0);
+        ok(module->kind == MODULE_EXECUTABLE && run.function >= module->start &&
+               run.function < module->end,
+           "the program is the executable");
+        expect_hidden(&view, &run, true, "its names");
+    }
+    view_close(&view);
+    run_end(&run);
+}
+
 /* A running program whose file was replaced: the old file is what counts. */
 static void test_deleted(void)
 {
@@ -292,6 +337,8 @@ static bool build(void)
     if (!shell("cc -O1 -rdynamic -fPIE -pie -Wl,--build-id=sha1 -o plain program.c && "
                "cc -O1 -DX=2 -fno-pie -no-pie -Wl,--build-id=sha1 -o nopie program.c"))
         return false;
+    shell("cc -O1 -fPIE -pie -Wl,-z,pack-relative-relocs -o relr program.c && "
+          "readelf -d relr | grep RELR || rm -f relr");
     shell("cc -O1 -static -Wl,--build-id=sha1 -o static program.c");
     shell("cc -O1 -static-pie -fPIE -Wl,--build-id=sha1 -o staticpie program.c");
     return shell("objcopy --only-keep-debug plain linked.debug && mkdir -p inner/.debug && "
@@ -325,6 +372,7 @@ int main(void)
         test_no_sections();
         test_replaced();
         test_deleted();
+        test_by_linker();
         done();
     }
     char command[100];
