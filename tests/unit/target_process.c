@@ -170,14 +170,18 @@ static void test_many_threads(void)
     struct target *target = open_live(child.pid);
     if (target) {
         is_u64(target_thread_count(target), 1001, "a thousand and one threads");
-        size_t with_registers = 0, in_order = 0;
+        size_t with_registers = 0, in_order = 0, named = 0;
+        char own_name[16] = ""; /* the child's threads have inherited it */
+        prctl(PR_GET_NAME, own_name);
         for (size_t i = 0; i < target_thread_count(target); i++) {
             const struct thread *thread = target_thread(target, i);
             with_registers += thread->has_registers && target_mapping_at(target, thread->sp);
+            named += strcmp(thread->name, own_name) == 0;
             in_order += i == 0 || thread->tid > target_thread(target, i - 1)->tid;
         }
         is_u64(with_registers, 1001, "each with a stack pointer into a mapping");
         is_u64(in_order, 1001, "in order of their ids");
+        is_u64(named, 1001, "and with their names");
         target_release(target);
         printf("#   stopped for %.1f ms\n", 1000 * target_stopped_seconds(target));
     }
