@@ -140,6 +140,9 @@ bool ptmalloc_walk_pieces(struct ptmalloc *p, struct heap_sink *sink, struct ptm
 /* Does a chain of plausible headers lead from chunk to the top or a fencepost below limit? */
 bool ptmalloc_chain_ends(struct ptmalloc *p, const struct ptmalloc_arena *arena, hi_addr chunk,
                          hi_addr limit, uint64_t *budget, hi_addr *end);
+/* The same, or to a chunk that a list names: where a thread left a header half done further up. */
+bool ptmalloc_chain_leads(struct ptmalloc *p, struct ptmalloc_arena *arena, hi_addr chunk,
+                          hi_addr limit, uint64_t *budget);
 bool ptmalloc_claim(struct ptmalloc *p, hi_addr start, hi_addr end);
 
 /* ptmalloc_mmap.c */

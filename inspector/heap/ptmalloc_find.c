@@ -237,9 +237,10 @@ static unsigned par_score(const struct ptmalloc *p, const struct ptmalloc_par_la
     uint32_t n = half_at(par, row->n_mmaps), n_max = half_at(par, row->n_mmaps + 4u);
     uint32_t most = half_at(par, row->n_mmaps + 8u), fixed = half_at(par, row->n_mmaps + 12u);
     uint64_t mapped = word_at(par, row->mmapped_mem);
-    if (fixed > 1 || n > most + 64 || most > INT32_MAX || mapped % p->page_bytes || mapped >> 47)
+    unsigned grain = row->mremap_drifts ? CHUNK_ALIGN : p->page_bytes;
+    if (fixed > 1 || n > most + 64 || most > INT32_MAX || mapped % grain || mapped >> 47)
         return 0;
-    if (word_at(par, row->mmapped_mem + 8u) % p->page_bytes)
+    if (word_at(par, row->mmapped_mem + 8u) % grain)
         return 0;
     unsigned base = par_score_base(p, row, par, top);
     if (word_at(par, row->sbrk_base) && base == 0)

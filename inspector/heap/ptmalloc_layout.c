@@ -54,6 +54,7 @@ const size_t ptmalloc_state_layout_count = COUNT(ptmalloc_state_layouts);
 const struct ptmalloc_par_layout ptmalloc_par_layouts[] = {
     {.versions = "2.43", /* thp_mode before thp_pagesize */
      .source = "malloc/malloc.c, struct malloc_par",
+     .mremap_drifts = true, /* mremap_chunk() leaves CHUNK_HDR_SZ out of the difference */
      .thp_page = 0x30,
      .hp_page = 0x38,
      .n_mmaps = 0x44,

@@ -35,6 +35,7 @@ struct ptmalloc_par_layout {
     const char *versions, *source;
     uint16_t thp_page, hp_page; /* huge pages */
     uint16_t n_mmaps, mmapped_mem, sbrk_base, tcache_count, bytes;
+    bool mremap_drifts; /* mmapped_mem grows by 16 too much with each mremap() */
 };
 
 /* struct tcache_perthread_struct. */

@@ -122,7 +122,7 @@ static bool segment_at(struct scan *scan, hi_addr base, uint64_t size, hi_addr l
     if (!scan->segments || !(size & CHUNK_PREV_INUSE) ||
         size & (CHUNK_IS_MMAPPED | CHUNK_NON_MAIN) || base == limit)
         return false;
-    if (base != arena->top && !ptmalloc_chain_ends(p, arena, base, limit, &scan->budget, end))
+    if (!ptmalloc_chain_leads(p, arena, base, limit, &scan->budget))
         return false;
     struct ptmalloc_piece piece = {.arena = arena, .first = base, .limit = limit, .single = true};
     if (!ptmalloc_walk_pieces(p, scan->sink, &piece))

@@ -191,21 +191,13 @@ bool ptmalloc_chain_ends(struct ptmalloc *p, const struct ptmalloc_arena *arena,
            chunk_bytes(word) == PTMALLOC_HEADER_BYTES;
 }
 
-/* -- damage -------------------------------------------------------------------------------------
- */
-
-bool walk_in_flux(const struct walk *w)
-{
-    return w->arena->locked || w->p->thread_inside;
-}
-
 /* Do plausible headers lead from at exactly to goal? */
-static bool chain_hits(struct walk *w, hi_addr at, hi_addr goal, uint64_t *budget)
+static bool chain_hits(struct ptmalloc *p, const struct ptmalloc_arena *arena, hi_addr at,
+                       hi_addr goal, uint64_t *budget)
 {
     uint64_t word;
     for (; *budget && at < goal; --*budget) {
-        if (!evidence_cache_u64(w->p->cache, at + 8, &word) ||
-            !size_fits(w->arena, at, word, w->limit))
+        if (!evidence_cache_u64(p->cache, at + 8, &word) || !size_fits(arena, at, word, goal + 1))
             return false;
         at += chunk_bytes(word);
     }
@@ -213,24 +205,49 @@ static bool chain_hits(struct walk *w, hi_addr at, hi_addr goal, uint64_t *budge
 }
 
 /* The first known chunk after `after`; limit: none. */
-static hi_addr next_anchor(struct walk *w, hi_addr after)
+static hi_addr anchor_after(struct ptmalloc *p, struct ptmalloc_arena *arena, hi_addr after,
+                            hi_addr limit)
 {
-    hi_addr best = w->limit;
-    if (w->arena->top > after && w->arena->top < best)
-        best = w->arena->top;
-    if (!ptmalloc_anchors_collect(w->p, w->arena))
+    hi_addr best = limit;
+    if (arena->top > after && arena->top < best)
+        best = arena->top;
+    if (!ptmalloc_anchors_collect(p, arena))
         return best;
-    size_t low = 0, high = w->arena->anchors.count;
+    size_t low = 0, high = arena->anchors.count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (w->arena->anchors.items[middle] <= after)
+        if (arena->anchors.items[middle] <= after)
             low = middle + 1;
         else
             high = middle;
     }
-    if (low < w->arena->anchors.count && w->arena->anchors.items[low] < best)
-        best = w->arena->anchors.items[low];
+    if (low < arena->anchors.count && arena->anchors.items[low] < best)
+        best = arena->anchors.items[low];
     return best;
+}
+
+bool ptmalloc_chain_leads(struct ptmalloc *p, struct ptmalloc_arena *arena, hi_addr chunk,
+                          hi_addr limit, uint64_t *budget)
+{
+    uint64_t word;
+    hi_addr end;
+    if (chunk == arena->top)
+        return true;
+    if (!evidence_cache_u64(p->cache, chunk + 8, &word) || !(word & CHUNK_PREV_INUSE) ||
+        !size_fits(arena, chunk, word, limit))
+        return false;
+    if (ptmalloc_chain_ends(p, arena, chunk, limit, budget, &end))
+        return true;
+    hi_addr anchor = anchor_after(p, arena, chunk, limit);
+    return anchor < limit && chain_hits(p, arena, chunk, anchor, budget);
+}
+
+/* -- damage -------------------------------------------------------------------------------------
+ */
+
+bool walk_in_flux(const struct walk *w)
+{
+    return w->arena->locked || w->p->thread_inside;
 }
 
 /* The chunk before `bad` was being split, or grown into the free one behind it: the rest ends where
@@ -253,12 +270,12 @@ static hi_addr split_end(struct walk *w, hi_addr before, hi_addr bad)
 /* Where to go on after a header that is none; limit: nowhere in this piece. */
 static hi_addr resync(struct walk *w, hi_addr bad)
 {
-    hi_addr anchor = next_anchor(w, bad), end;
+    hi_addr anchor = anchor_after(w->p, w->arena, bad, w->limit), end;
     uint64_t budget = SEARCH_BUDGET;
     for (hi_addr q = bad + CHUNK_ALIGN; q < anchor && budget; q += CHUNK_ALIGN) {
         budget--;
         bool leads = anchor < w->limit
-                         ? chain_hits(w, q, anchor, &budget)
+                         ? chain_hits(w->p, w->arena, q, anchor, &budget)
                          : ptmalloc_chain_ends(w->p, w->arena, q, w->limit, &budget, &end);
         if (!leads)
             continue;
@@ -269,17 +286,24 @@ static hi_addr resync(struct walk *w, hi_addr bad)
     return anchor;
 }
 
+/* Half done by a stopped thread: on behind it, and nothing there is doubted. */
+static hi_addr walk_half_done(struct walk *w, hi_addr before, hi_addr bad)
+{
+    hi_addr end = split_end(w, before, bad);
+    if (!end) /* an aligned block's rest, that was in use before */
+        end = resync(w, bad);
+    w->suspect_count = 0;
+    w->p->flux_budget--;
+    w->arena->in_flux = true;
+    return walk_emit(w, bad, BLOCK_IN_FLIGHT) ? end : w->limit;
+}
+
 /* The header at bad is none. The address where the walk goes on. */
 static hi_addr walk_damage(struct walk *w, hi_addr before, hi_addr bad, const char *rule,
                            uint64_t seen)
 {
-    if (walk_in_flux(w) && w->p->flux_budget) {
-        hi_addr end = split_end(w, before, bad);
-        w->p->flux_budget--;
-        w->arena->in_flux = true;
-        if (end)
-            return walk_emit(w, bad, BLOCK_IN_FLIGHT) ? end : w->limit;
-    }
+    if (walk_in_flux(w) && w->p->flux_budget)
+        return walk_half_done(w, before, bad);
     hi_addr resume = resync(w, bad);
     w->arena->damaged = true;
     sink_finding(w->sink, rule, bad, "size word 0x%llx; suspect up to 0x%llx",
@@ -304,14 +328,23 @@ static hi_addr walk_gap(struct walk *w, hi_addr at)
 /* -- one piece ----------------------------------------------------------------------------------
  */
 
+/* Where the memory behind a top ends whose header is not written yet: with the piece; or, where the
+ * piece's end is not known either, with the page. */
+static hi_addr top_end_guess(const struct walk *w, hi_addr top)
+{
+    unsigned page = w->p->page_bytes;
+    hi_addr end = (top + PTMALLOC_MIN_CHUNK_BYTES + page - 1) & ~(hi_addr)(page - 1);
+    return w->single && end < w->limit ? end : w->limit;
+}
+
 /* The top: a free block up to the end of the piece. */
 static void walk_top(struct walk *w, const struct chunk *top)
 {
     uint64_t bytes = chunk_bytes(top->words.size);
     hi_addr end = top->address + bytes;
-    bool fits = bytes % CHUNK_ALIGN == 0 && bytes >= PTMALLOC_HEADER_BYTES &&
-                bytes <= w->limit - top->address;
-    w->end = fits ? end : w->limit;
+    bool fits = bytes >= PTMALLOC_HEADER_BYTES && bytes <= w->limit - top->address &&
+                end % w->p->page_bytes == 0;
+    w->end = fits ? end : top_end_guess(w, top->address);
     if (!fits && !walk_in_flux(w)) {
         w->arena->damaged = true;
         sink_finding(w->sink, "the top chunk ends with its memory", top->address,
@@ -400,11 +433,10 @@ static void walk_chunks(struct walk *w, hi_addr first)
 static hi_addr segment_after(struct walk *w, hi_addr from)
 {
     uint64_t budget = SEARCH_BUDGET;
-    hi_addr end;
     if (w->arena->top < from || w->arena->top >= w->limit)
         return w->limit;
     for (hi_addr q = from; q <= w->arena->top && budget; q += CHUNK_ALIGN, budget--)
-        if (ptmalloc_chain_ends(w->p, w->arena, q, w->limit, &budget, &end))
+        if (ptmalloc_chain_leads(w->p, w->arena, q, w->limit, &budget))
             return q;
     return w->arena->top;
 }
@@ -463,6 +495,7 @@ bool ptmalloc_walk_pieces(struct ptmalloc *p, struct heap_sink *sink, struct ptm
     w->arena = piece->arena;
     w->limit = w->end = piece->limit;
     w->window_want = WINDOW_MIN_BYTES;
+    w->single = piece->single;
     tcache_sizes(w);
     bool fine = true;
     hi_addr first = piece->first;

@@ -23,6 +23,7 @@ struct walk {
     hi_addr end;        /* where the segment ended, fenceposts and top included */
     hi_addr region_end; /* where its blocks end */
     bool at_fencepost;
+    bool single;  /* a piece whose end is not known before it is walked */
     bool stopped; /* the sink or our memory said so */
     /* what was read last */
     const unsigned char *window;

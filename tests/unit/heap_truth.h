@@ -32,7 +32,7 @@ struct truth_run {
 struct truth_result {
     uint64_t booked, missed, short_blocks, extra, kept, dtv, before_main, in_flight, locked,
         unnamed;
-    uint64_t findings, disagreeing;
+    uint64_t findings, disagreeing, checks;
     bool read;
 };
 
@@ -250,6 +250,7 @@ static struct truth_result truth_compare(struct target *target, const struct hea
         for (size_t c = 0; c < heaps->heaps[h].check_count; c++) {
             const struct check *check = &heaps->heaps[h].checks[c];
             result.disagreeing += !check->agree;
+            result.checks++;
             if (!check->agree)
                 printf("# check %s: reported %" PRIu64 ", walked %" PRIu64 "\n", check->name,
                        check->reported, check->walked);
