@@ -10,8 +10,13 @@
  *                      word, then that many bytes) pass as s = 1, rightly.
  *   second base        Itanium ABI 2.5: the table pointer at offset k has offset-to-top -k in the
  *                      word two before the one it points to; the first one has 0. Both lie in
- * memory of a module. exception          libstdc++ and libsupc++: class "GNUCC++\0" (or \1 for
- * dependent ones) in the unwind header, which lies in the first 128 bytes; users point behind it.
+ *                      memory of a module.
+ *   exception          libstdc++ and libsupc++: class "GNUCC++\0" (or \1 for dependent ones) in the
+ *                      unwind header, in the first 128 bytes; users point behind it.
+ *   tree node          tsearch(), which setenv() and others use: key, left, right, and the colour
+ *                      in bit 0 of the pointer to a node: red ones are held one byte in. The key
+ *                      and the children must be starts of blocks, the children of the same size.
+ *                      A block {pointer, 0, 0} passes as a leaf: the price of not knowing more.
  *   Python object      objects that the collector tracks have 16 bytes before them; type at 8,
  *                      and types of types end in `type`, which is its own type. Newer versions
  *                      put two words more (weak references, dictionary) before those. A count of 0
@@ -77,6 +82,27 @@ bool judge_exception(const struct judged *block)
     return false;
 }
 
+static bool is_start_of_live(const struct judged *block, uint64_t word, uint64_t usable)
+{
+    struct block_place place;
+    return blocks_at(block->blocks, word, &place) && place.offset == 0 &&
+           blocks_is_live(block->blocks, place.block) &&
+           (usable == 0 || blocks_usable(block->blocks, place.block) == usable);
+}
+
+bool judge_tree_node(const struct judged *block)
+{
+    enum { KEY, LEFT, RIGHT, NODE_WORDS };
+    if (!block->blocks || block->head_count < NODE_WORDS ||
+        block->usable > NODE_WORDS * WORD + block->slack + WORD)
+        return false;
+    for (int i = LEFT; i <= RIGHT; i++)
+        if (block->head[i] &&
+            !is_start_of_live(block, block->head[i] & ~UINT64_C(1), block->usable))
+            return false;
+    return is_start_of_live(block, block->head[KEY], 0);
+}
+
 /* Does the chain of types from type end in one that is its own type, in a module's data? */
 static bool is_python_type(const struct judged *block, uint64_t type)
 {
@@ -138,6 +164,7 @@ static bool read_head(struct judged *judged, const struct inspection *in, hi_blo
         return false;
     judged->target = in->target;
     judged->symbols = in->symbols;
+    judged->blocks = blocks;
     judged->address = blocks_address(blocks, block);
     judged->usable = blocks_usable(blocks, block);
     judged->slack = region->slack;
@@ -156,5 +183,5 @@ bool judge_block(void *context, hi_block block, enum edge_kind kind)
     if (kind == EDGE_COOKIE && judge_array_cookie(&judged))
         return true;
     return judge_second_base(&judged) || judge_exception(&judged) || judge_python_object(&judged) ||
-           judge_python_values(&judged);
+           judge_python_values(&judged) || (kind == EDGE_INTERIOR && judge_tree_node(&judged));
 }

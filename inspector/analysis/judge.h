@@ -14,6 +14,7 @@ bool judge_block(void *context, hi_block block, enum edge_kind kind);
 struct judged {
     struct target *target;
     struct symbols *symbols;
+    const struct blocks *blocks; /* NULL: not known */
     hi_addr address;
     uint64_t usable, slack;
     size_t head_count; /* words that could be read */
@@ -25,6 +26,8 @@ bool judge_array_cookie(const struct judged *block);
 bool judge_second_base(const struct judged *block);
 /* A C++ exception in flight: the unwinder's header with the class "GNUCC++". */
 bool judge_exception(const struct judged *block);
+/* tsearch(): a node of the C library's trees, whose children carry their colour in bit 0. */
+bool judge_tree_node(const struct judged *block);
 /* CPython: a collector's header before the object, whose chain of types ends in itself. */
 bool judge_python_object(const struct judged *block);
 /* CPython: an object's attributes, behind a prefix that says its own size. */

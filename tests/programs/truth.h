@@ -238,8 +238,13 @@ static inline long truth_vector_level(void)
     ".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n\t"                                             \
     "pxor %%xmm\\n, %%xmm\\n\n\t"                                                                  \
     ".endr\n\t"
-/* pause(2), for ever, with nothing in the registers that a system call does not put there */
+/* pause(2), for ever, with nothing in the registers that a system call does not put there, and
+ * nothing in the red zone below the stack pointer, which counts as stack */
 #define TRUTH_WAIT                                                                                 \
+    "lea -128(%%rsp), %%rdi\n\t"                                                                   \
+    "mov $16, %%ecx\n\t"                                                                           \
+    "xor %%eax, %%eax\n\t"                                                                         \
+    "rep stosq\n\t"                                                                                \
     "xor %%edi, %%edi\n\t"                                                                         \
     "xor %%esi, %%esi\n\t"                                                                         \
     "xor %%edx, %%edx\n\t"                                                                         \

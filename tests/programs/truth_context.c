@@ -79,6 +79,8 @@ int main(int argc, char **argv)
 {
     truth_begin();
     truth_chain(4, 72, TRUTH_DIRECT, TRUTH_INDIRECT);
+    truth_clear_stack(); /* how far down the stack of a thread that runs elsewhere is dead, who
+                            knows */
     if (argc > 1 && strcmp(argv[1], "running") == 0)
         running();
     saved();
