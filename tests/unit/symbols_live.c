@@ -164,7 +164,10 @@ __attribute__((noinline)) static int inner_frame(int x)
     return x + 1;
 }
 
-__attribute__((noinline)) static int outer_frame(int x)
+/* counted from the stack pointer, whatever the rest is compiled to */
+__attribute__((noinline, optimize("omit-frame-pointer"),
+               no_sanitize("address", "undefined"))) static int
+outer_frame(int x)
 {
     volatile char room[256];
     room[x] = 1;
