@@ -228,6 +228,21 @@ static bool see_relocation(void *context, hi_addr place, hi_addr value)
     return ++*count < 1u << 20 && place != value + 1;
 }
 
+/* Names of what mangled names are made of. */
+static void ask_demangle(struct random *random)
+{
+    static const char *const parts[] = {"_Z", "_R",   "N",  "E",   "S_", "S0_", "T_", "I",
+                                        "1a", "3abc", "Pf", "i",   "v",  "St",  "C1", "cv",
+                                        "L",  "J",    "Dp", "sr",  "X",  "B_",  "C3", "17h",
+                                        "u4", "Cs_",  "Nv", "NvC", "p",  "R",   "O",  "F"};
+    char name[600], text[120];
+    size_t used = (size_t)snprintf(name, sizeof name, "%s", parts[below(random, 2)]);
+    for (uint64_t count = below(random, 100); count; count--)
+        used += (size_t)snprintf(name + used, sizeof name - used, "%s",
+                                 parts[below(random, sizeof parts / sizeof *parts)]);
+    symbols_demangle(name, text, 1 + below(random, sizeof text));
+}
+
 static void ask_symbols(struct symbols *symbols, struct random *random)
 {
     struct symbol symbol;
@@ -313,6 +328,7 @@ static void one_run(struct random *random, const struct seed *seed, bool whole)
         symbols->modules.items[0].file = image;
     if (whole)
         check_scene(target, symbols);
+    ask_demangle(random);
     ask_symbols(symbols, random);
     ask_roots(target, symbols);
     symbols_close(symbols);

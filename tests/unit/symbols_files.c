@@ -84,14 +84,29 @@ static bool run_abort(struct run *run)
     return run->core[0] != 0;
 }
 
+/* A core by gdb, while it lives on. */
+static bool run_gcore(struct run *run)
+{
+    char command[200];
+    snprintf(command, sizeof command, "gcore -o by-gdb %d", (int)run->pid);
+    snprintf(run->core, sizeof run->core, "%s/by-gdb.%d", directory, (int)run->pid);
+    return shell(command) && access(run->core, R_OK) == 0;
+}
+
+static void run_forget_core(struct run *run)
+{
+    if (run->core[0])
+        unlink(run->core);
+    run->core[0] = 0;
+}
+
 static void run_end(struct run *run)
 {
     if (run->pid) {
         kill(run->pid, SIGKILL);
         waitpid(run->pid, NULL, 0);
     }
-    if (run->core[0])
-        unlink(run->core);
+    run_forget_core(run);
 }
 
 struct view {
@@ -176,13 +191,14 @@ static void check(const char *name, const char *program, const char *debug_direc
     struct run run;
     struct view view;
     char what[100];
-    for (int from_core = 0; from_core < 2; from_core++) {
-        snprintf(what, sizeof what, "%s, %s", name, from_core ? "core" : "live");
-        if (from_core == 0 && !ok(run_start(&run, program), "%s runs", name))
+    static const char *const views[] = {"live", "gcore", "core"};
+    for (int from = 0; from < 3; from++) {
+        snprintf(what, sizeof what, "%s, %s", name, views[from]);
+        if (from == 0 && !ok(run_start(&run, program), "%s runs", name))
             return run_end(&run);
-        if (from_core && !run_abort(&run)) {
+        if ((from == 1 && !run_gcore(&run)) || (from == 2 && !run_abort(&run))) {
             ok(true, "%s # SKIP no core was made", what);
-            break;
+            continue;
         }
         if (!ok(view_open(&view, &run, NULL, debug_directory), "%s: open %s", what,
                 view.err.message)) {
@@ -198,6 +214,7 @@ static void check(const char *name, const char *program, const char *debug_direc
         ok(reads_rodata(&view, &run), "%s: rodata can be read", what);
         expect_relocation(&view, &run, "a relocation says what a static pointer holds");
         view_close(&view);
+        run_forget_core(&run);
     }
     run_end(&run);
 }
@@ -247,7 +264,7 @@ static bool has_note(struct view *view, const char *part)
 }
 
 /* The file of a core is another build now, then gone; --exe helps. */
-static void test_replaced(void)
+static void test_replaced(bool by_gdb)
 {
     struct run run;
     struct view view;
@@ -255,8 +272,9 @@ static void test_replaced(void)
     uint64_t word;
     snprintf(path, sizeof path, "%s/kept", directory);
     snprintf(other, sizeof other, "%s/nopie", directory);
-    ok(shell("cp plain moved && cp plain kept") && run_start(&run, "moved") && run_abort(&run),
-       "a core of a program");
+    ok(shell("cp plain moved && cp plain kept") && run_start(&run, "moved") &&
+           (by_gdb ? run_gcore(&run) : run_abort(&run)),
+       "a core of a program, by %s", by_gdb ? "gdb" : "the kernel");
     ok(shell("rm moved && cp nopie moved"), "that was replaced");
     if (ok(view_open(&view, &run, NULL, NULL), "opens: %s", view.err.message)) {
         ok(!symbols_module(view.symbols, 0)->has_file, "the other file is not used");
@@ -370,7 +388,9 @@ int main(void)
     } else {
         test_places();
         test_no_sections();
-        test_replaced();
+        test_replaced(false);
+        if (shell("command -v gcore"))
+            test_replaced(true);
         test_deleted();
         test_by_linker();
         done();
