@@ -1,6 +1,6 @@
 /*
- * himalloc: what a program can say to the allocator beyond malloc. Link with -lhimalloc, or look the
- * functions up with dlsym when the library is preloaded.
+ * himalloc: what a program can say to the allocator beyond malloc. Link with -lhimalloc, or look
+ * the functions up with dlsym when the library is preloaded.
  */
 #ifndef HIMALLOC_H
 #define HIMALLOC_H

@@ -84,6 +84,9 @@
  *               record whose thread died without our knowledge, or in a forked child, still holds
  *               free blocks ("orphaned cache").
  *
+ *   helper      root.helper_tid, when not 0, is a thread of the allocator's own that gives memory
+ *               back. What its registers and stack hold is no reference of the program.
+ *
  * 4. WHAT IS LIVE
  *
  *   A block of a slab is FREE when its bit is set, or it is in a stash, in a slot, or in a hand; it
@@ -137,9 +140,9 @@
 #include <stdint.h>
 
 enum {
-    HM_MAJOR      = 1,
-    HM_MINOR      = 0,
-    HM_NOTE_ROOT  = 1,
+    HM_MAJOR = 1,
+    HM_MINOR = 0,
+    HM_NOTE_ROOT = 1,
     HM_ROOT_ALIGN = 65536,
 };
 #define HM_MAGIC      "himalloc heap 1"
@@ -207,26 +210,26 @@ _Static_assert(sizeof(struct hm_schema_record) == 80, "schema");
 
 enum hm_kind {
     HM_STRUCTURE = 0, /* the structure itself */
-    HM_UINT      = 1, /* unsigned number */
-    HM_ADDRESS   = 2, /* unsigned number that is an address in the process, 0: none */
-    HM_TEXT      = 3, /* count bytes of text, 0-padded */
-    HM_RECORD    = 4, /* embedded structure */
+    HM_UINT = 1,      /* unsigned number */
+    HM_ADDRESS = 2,   /* unsigned number that is an address in the process, 0: none */
+    HM_TEXT = 3,      /* count bytes of text, 0-padded */
+    HM_RECORD = 4,    /* embedded structure */
 };
 
 enum {
-    HM_CLASS_SLOTS     = 73, /* classes 1..72; index 0 is no class */
-    HM_RANGE_CAPACITY  = 64,
-    HM_ARENA_CAPACITY  = 256,
+    HM_CLASS_SLOTS = 73, /* classes 1..72; index 0 is no class */
+    HM_RANGE_CAPACITY = 64,
+    HM_ARENA_CAPACITY = 256,
     HM_THREAD_CAPACITY = 65536,
-    HM_BIG_CAPACITY    = 16384,
+    HM_BIG_CAPACITY = 16384,
 };
 
 enum hm_arena_kind { HM_ARENA_GONE = 0, HM_ARENA_AUTOMATIC = 1, HM_ARENA_NAMED = 2 };
 
 /*
- * The lists. One field a line: F(S, kind, type, name) for one element, A(S, kind, type, name, count)
- * for several, S being the structure. The structures and the schema are both made from them, so
- * neither can drift; lines may change places or gain neighbours without a reader noticing.
+ * The lists. One field a line: F(S, kind, type, name) for one element, A(S, kind, type, name,
+ * count) for several, S being the structure. The structures and the schema are both made from them,
+ * so neither can drift; lines may change places or gain neighbours without a reader noticing.
  */
 /* clang-format off */
 

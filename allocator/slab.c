@@ -379,9 +379,9 @@ static void range_relist(struct hm_range *r, uint32_t range_index)
     for (uint32_t u = 0; u < r->top_index; u++) {
         struct hm_unit *slab = range_units(r) + u;
         uint32_t code = range_codes(r)[u];
-        if (code == CODE_FREE || code >= CODE_LARGE_HEAD || slab->head != u)
+        uint32_t class_index = code >= CODE_NAMED ? code - CODE_NAMED + 1 : code;
+        if (code == CODE_FREE || class_index > CLASS_COUNT || slab->head != u)
             continue;
-        uint32_t class_index = code >= CODE_NAMED ? code - CODE_NAMED + 1 : code - CODE_SLAB + 1;
         struct hm_central *central = slab_central(slab->arena, class_index);
         if (central->lock == 0)
             slab_relist(central, slab, span_reference(range_index, u));
