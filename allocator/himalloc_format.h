@@ -121,6 +121,8 @@
  *     grow        codes of the new units, then usable_bytes, unit_count, requested_bytes
  *     shrink      requested_bytes, unit_count, usable_bytes, then codes of the units given up
  *     big         all other fields, then address (live); free: address = 0, then munmap
+ *     move big    mremap, then a new big as above, then the old one's address = 0: while
+ *                 root.registry_lock is held, a live big may lie where nothing is mapped any more
  *     new record  (arena, thread, range) complete, then table entry, then count
  *     thread end  flush of every bin as above, then tid = 0
  *   In a forked child the records of threads that are gone keep the parent's tids until the child

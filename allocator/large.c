@@ -152,6 +152,23 @@ static struct hm_big *big_entry(void)
     return root->big_count < HM_BIG_CAPACITY ? big_at(root->big_count) : NULL;
 }
 
+/* With the lock held. */
+static void big_publish(struct hm_big *big, const char *mapping, size_t mapping_bytes,
+                        const char *start, size_t bytes, uint64_t arena)
+{
+    struct hm_root *root = hm_hot.root;
+    big->mapping_start = (uintptr_t)mapping;
+    big->mapping_bytes = mapping_bytes;
+    big->requested_bytes = bytes;
+    big->usable_bytes = round_up(bytes, PAGE_BYTES);
+    big->arena = arena;
+    STORE_ORDER();
+    big->address = (uintptr_t)start;
+    STORE_ORDER();
+    if (big == big_at(root->big_count))
+        __atomic_store_n(&root->big_count, root->big_count + 1, __ATOMIC_RELEASE);
+}
+
 static void *big_malloc(size_t bytes, size_t alignment, uint32_t arena)
 {
     struct hm_root *root = hm_hot.root;
@@ -163,18 +180,8 @@ static void *big_malloc(size_t bytes, size_t alignment, uint32_t arena)
     struct hm_big *big = NULL;
     char *start = slack ? (char *)round_up((uintptr_t)mapping, alignment) : mapping;
     if (lock_acquire(&root->registry_lock, thread_id())) {
-        if ((big = big_entry()) != NULL) {
-            big->mapping_start = (uintptr_t)mapping;
-            big->mapping_bytes = mapping_bytes;
-            big->requested_bytes = bytes;
-            big->usable_bytes = round_up(bytes, PAGE_BYTES);
-            big->arena = arena;
-            STORE_ORDER();
-            big->address = (uintptr_t)start;
-            STORE_ORDER();
-            if (big == big_at(root->big_count))
-                __atomic_store_n(&root->big_count, root->big_count + 1, __ATOMIC_RELEASE);
-        }
+        if ((big = big_entry()) != NULL)
+            big_publish(big, mapping, mapping_bytes, start, bytes, arena);
         lock_release(&root->registry_lock);
     }
     if (!big) {
@@ -328,6 +335,23 @@ static void *span_resize(void *p, size_t bytes)
     return result;
 }
 
+/* In place. Stopped anywhere, the block fits its mapping. */
+static void big_set_bytes(struct hm_big *big, size_t bytes, size_t mapping_bytes)
+{
+    bool grows = mapping_bytes > big->mapping_bytes;
+    if (grows)
+        big->mapping_bytes = mapping_bytes;
+    else
+        big->requested_bytes = bytes;
+    STORE_ORDER();
+    big->usable_bytes = mapping_bytes;
+    STORE_ORDER();
+    if (grows)
+        big->requested_bytes = bytes;
+    else
+        big->mapping_bytes = mapping_bytes;
+}
+
 static void *big_resize(void *p, size_t bytes)
 {
     struct hm_root *root = hm_hot.root;
@@ -336,17 +360,15 @@ static void *big_resize(void *p, size_t bytes)
         !lock_acquire(&root->registry_lock, thread_id()))
         return NULL;
     size_t mapping_bytes = round_up(bytes, PAGE_BYTES);
-    void *moved = pages_resize(p, big->mapping_bytes, mapping_bytes);
-    if (moved) {
-        if (moved != p)
-            big->address = 0;
-        STORE_ORDER();
-        big->mapping_start = (uintptr_t)moved;
-        big->mapping_bytes = mapping_bytes;
-        big->requested_bytes = bytes;
-        big->usable_bytes = mapping_bytes;
-        STORE_ORDER();
-        big->address = (uintptr_t)moved;
+    struct hm_big *spare = big_entry();
+    void *moved = pages_resize(p, big->mapping_bytes, mapping_bytes, spare != NULL);
+    if (moved == p) {
+        big_set_bytes(big, bytes, mapping_bytes);
+    } else if (moved) {
+        /* live at its new place before it is gone from the old one */
+        big_publish(spare, moved, mapping_bytes, moved, bytes, big->arena);
+        __atomic_store_n(&big->address, 0, __ATOMIC_RELEASE);
+        __atomic_store_n(&big->mapping_bytes, 0, __ATOMIC_RELEASE);
     }
     lock_release(&root->registry_lock);
     return moved;

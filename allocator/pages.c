@@ -95,10 +95,10 @@ bool pages_move(void *from, size_t bytes, void *to)
                          MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, (long)to, 0) == (long)to;
 }
 
-void *pages_resize(void *start, size_t old_bytes, size_t bytes)
+void *pages_resize(void *start, size_t old_bytes, size_t bytes, bool may_move)
 {
-    long p =
-        pages_syscall(SYS_mremap, (long)start, (long)old_bytes, (long)bytes, MREMAP_MAYMOVE, 0, 0);
+    long p = pages_syscall(SYS_mremap, (long)start, (long)old_bytes, (long)bytes,
+                           may_move ? MREMAP_MAYMOVE : 0, 0, 0);
     return p < 0 && p > -4096 ? NULL : (void *)p;
 }
 

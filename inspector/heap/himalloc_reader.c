@@ -193,7 +193,7 @@ static bool walk_big(struct walk *walk, hi_addr address, const void *record)
         return true;
     if (__builtin_add_overflow(start, bytes, &end) || end > HIMALLOC_ADDRESS_END || block < start ||
         block >= end || usable == 0 || usable > end - block ||
-        !target_mapping_at(walk->target, block))
+        (!walk->heap->busy && !target_mapping_at(walk->target, block)))
         return sink_finding(walk->sink, "a big block lies in its mapping", address,
                             "0x%" PRIx64 " of %" PRIu64 " bytes in 0x%" PRIx64 " of %" PRIu64,
                             block, usable, start, bytes);
