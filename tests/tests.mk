@@ -86,7 +86,7 @@ $(STEPPER): $(filter-out tests/step/victim.c,$(wildcard tests/step/*.c)) $(wildc
 
 $(VICTIM): tests/step/victim.c $(BUILD)/libhimalloc.a
 	@mkdir -p $(@D)
-	$(CC) $(filter-out -MMD -MP,$(COMMON)) -no-pie -o $@ $< $(BUILD)/libhimalloc.a -pthread
+	$(CC) $(filter-out -MMD -MP,$(COMMON)) -I. -no-pie -o $@ $< $(BUILD)/libhimalloc.a -pthread
 
 test-programs: $(STEPPER) $(VICTIM)
 

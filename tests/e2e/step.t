@@ -96,12 +96,14 @@ if not STEPPER.exists() or not VICTIM.exists():
 seen = check_sound("one thread", ["--boundaries", "40000"], [1, 6, 1, 60], 40000)
 seen |= check_sound("three threads in turns", ["--boundaries", "70000"], [2, 12, 3, 30], 70000)
 seen |= check_sound("threads that start and end", ["--boundaries", "70000"], [3, 8, 3, 4], 40000)
-seen |= check_sound("little address space", ["--boundaries", "30000", "--address-space", "400000000"],
-                    [4, 6, 2, 60], 30000)
+seen |= check_sound("little address space", ["--boundaries", "40000", "--address-space", "400000000"],
+                    [6, 6, 2, 60, "big"], 40000)
+seen |= check_sound("named arenas", ["--boundaries", "30000"], [5, 3, 2, 60, "named"], 30000)
 for needed in ("thread_cache_malloc", "thread_cache_free", "slab_fill", "slab_give", "bin_grow",
                "bin_flush", "slab_make", "slab_release_spare", "large_malloc", "large_free",
                "large_resize", "realloc_copy", "span_take", "span_give", "thread_cache_start",
-               "thread_cache_flush", "lock_wait", "arena_start", "calloc", "memalign"):
+               "thread_cache_flush", "lock_wait", "arena_start", "calloc", "memalign",
+               "himalloc_arena_malloc", "central_malloc", "central_free", "big_find", "pages_resize"):
     heaptest.ok(needed in seen, f"stepped through {needed}")
 for mutant, change in MUTANTS.items():
     check_mutant(mutant, *change)

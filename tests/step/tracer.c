@@ -179,6 +179,7 @@ static const struct {
     {"himalloc_arena_malloc", CALL_MALLOC, 2, 0, 0},
     {"himalloc_arena_calloc", CALL_MALLOC, 2, 0, 3},
     {"himalloc_arena_realloc", CALL_REALLOC, 3, 2, 0},
+    {"himalloc_arena_free", CALL_FREE, 0, 2, 0},
 };
 
 static uint64_t argument(const struct user_regs_struct *registers, int which)

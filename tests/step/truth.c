@@ -9,7 +9,8 @@
  *             the two is
  * Everything held is live and large enough, and nothing else is live. With several calls under way
  * the open answers add up: blocks that nobody holds are at most as many as calls may produce, and
- * at least as many as reallocs whose old block is free.
+ * at least as many as reallocs whose old block is free. A block whose free has not returned yet may
+ * be handed out to another thread before it does: from then on it is that thread's.
  */
 #include "step/truth.h"
 
@@ -28,20 +29,51 @@ static size_t held_find(const struct truth *truth, hi_addr address)
 HI_PRINTF(3, 4)
 static void wrong(struct truth *truth, uint64_t *count, const char *format, ...)
 {
+    size_t length = strlen(truth->first);
     ++*count;
-    if (truth->first[0])
+    if (length + 2 >= sizeof truth->first)
         return;
+    if (length > 0)
+        length += (size_t)snprintf(truth->first + length, 3, "; ");
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(truth->first, sizeof truth->first, format, arguments);
+    vsnprintf(truth->first + length, sizeof truth->first - length, format, arguments);
     va_end(arguments);
 }
 
-static void held_add(struct truth *truth, hi_addr address, uint64_t bytes)
+/* Is a call under way that gives this block back? Then it has done so, and is done with it. */
+static bool given_back(struct call *call, hi_addr address)
+{
+    bool consumes = call->kind == CALL_FREE || call->kind == CALL_REALLOC;
+    if (!call->return_address || !consumes || call->block != address)
+        return false;
+    call->block = 0;
+    return true;
+}
+
+static bool given_back_by_any(struct tracer *tracer, hi_addr address)
+{
+    for (size_t i = 0; i < tracer_thread_count(tracer); i++) {
+        struct traced *thread = tracer_thread(tracer, i);
+        if (given_back(&thread->call, address))
+            return true;
+        for (unsigned depth = 0; depth < thread->depth; depth++)
+            if (given_back(&thread->outer[depth].call, address))
+                return true;
+    }
+    return false;
+}
+
+static void held_add(struct truth *truth, struct tracer *tracer, hi_addr address, uint64_t bytes)
 {
     if (address == 0)
         return;
-    if (held_find(truth, address) != SIZE_MAX)
+    size_t i = held_find(truth, address);
+    if (i != SIZE_MAX && given_back_by_any(tracer, address)) {
+        truth->held.items[i].bytes = bytes;
+        return;
+    }
+    if (i != SIZE_MAX)
         wrong(truth, &truth->strange, "0x%" PRIx64 " was handed out twice", address);
     struct held *held = VECTOR_PUSH(&truth->held);
     if (held)
@@ -72,12 +104,12 @@ void truth_returned(struct truth *truth, struct tracer *tracer, const struct cal
     switch (call->kind) {
     case CALL_MALLOC:
         truth->mallocs++;
-        held_add(truth, result, call->bytes);
+        held_add(truth, tracer, result, call->bytes);
         break;
     case CALL_MEMALIGN_TO:
         truth->mallocs++;
         if ((uint32_t)result == 0)
-            held_add(truth, stored_result(tracer, call->result_at), call->bytes);
+            held_add(truth, tracer, stored_result(tracer, call->result_at), call->bytes);
         break;
     case CALL_FREE:
         truth->frees++;
@@ -88,7 +120,7 @@ void truth_returned(struct truth *truth, struct tracer *tracer, const struct cal
         truth->moved += call->block != 0 && result != 0 && result != call->block;
         if (result != 0 || call->bytes == 0)
             held_remove(truth, call->block);
-        held_add(truth, result, call->bytes);
+        held_add(truth, tracer, result, call->bytes);
         break;
     case CALL_OTHER:
         break;

@@ -15,7 +15,7 @@ struct truth {
     uint64_t calls, mallocs, frees, reallocs, moved;
     uint64_t live_called_free, free_called_live, too_small, strange; /* wrong answers */
     uint64_t in_flight_seen, in_flight_named;
-    char first[400]; /* the first wrong answer */
+    char first[400]; /* the first wrong answers */
 };
 
 /* A call is over. */

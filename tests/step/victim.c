@@ -5,11 +5,16 @@
  * a slab eight or sixteen: fills, flushes, stash traffic, slabs made and released happen all the
  * time.
  *
- *   victim SEED ROUNDS THREADS CALLS
+ *   victim SEED ROUNDS THREADS CALLS [named | big]
+ *
+ * named: some of the blocks come from a named arena, and each round makes and destroys one. big:
+ * some have several megabytes, which with little address space get mappings of their own.
  *
  * Each block carries its address; who takes a block out of the table checks it.
  */
 #define _GNU_SOURCE
+#include "allocator/himalloc.h"
+
 #include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -30,6 +35,8 @@ static struct entry entries[TABLE * 4 + MOST_THREADS * 4];
 static _Atomic unsigned entries_used;
 static __thread uint64_t random_state;
 static unsigned calls_each;
+static himalloc_arena *named;
+static int big;
 
 static uint64_t random_number(void)
 {
@@ -46,6 +53,8 @@ static size_t random_size(void)
     size_t size = sizes[random_number() % (sizeof sizes / sizeof *sizes)];
     if (random_number() % 64 == 0)
         size = 700000 + random_number() % 500000;
+    if (big && random_number() % 8 == 0)
+        size = 4300000 + random_number() % 3000000;
     return size - random_number() % 16;
 }
 
@@ -66,6 +75,9 @@ static void check(const struct entry *entry)
 static void *block_new(size_t bytes)
 {
     void *block = NULL;
+    if (named && random_number() % 4 == 0)
+        return random_number() % 4 ? himalloc_arena_malloc(named, bytes)
+                                   : himalloc_arena_calloc(named, 1, bytes);
     switch (random_number() % 16) {
     case 0:
         return calloc(bytes / 8 + 1, 8);
@@ -98,9 +110,11 @@ static void entry_change(struct entry *entry)
     default:
         bytes += 8;
     }
-    if (bytes > 2000000)
+    if (bytes > (big ? 9000000u : 2000000u))
         bytes = 100000;
-    uint64_t *block = realloc(entry->block, bytes);
+    uint64_t *block = named && random_number() % 8 == 0
+                          ? himalloc_arena_realloc(named, entry->block, bytes)
+                          : realloc(entry->block, bytes);
     if (!block)
         abort();
     if (block[0] != (uintptr_t)entry->block)
@@ -123,7 +137,10 @@ static struct entry *entry_spare(void)
 static void entry_drop(struct entry *entry)
 {
     check(entry);
-    free(entry->block);
+    if (named && random_number() % 8 == 0)
+        himalloc_arena_free(named, entry->block);
+    else
+        free(entry->block);
     entry->block = NULL;
     __atomic_store_n(&entry->bytes, 0, __ATOMIC_RELEASE);
 }
@@ -145,7 +162,7 @@ static void one_call(void)
     struct entry *entry = atomic_exchange(&table[random_number() % TABLE], NULL);
     if (!entry) {
         entry = entry_new();
-    } else if (random_number() % 3) {
+    } else if (random_number() % 2) {
         entry_drop(entry);
         return;
     } else {
@@ -175,15 +192,23 @@ int main(int count, char **arguments)
     calls_each = (unsigned)strtoul(arguments[4], NULL, 10);
     if (threads > MOST_THREADS)
         return 2;
+    if (count > 5 && strcmp(arguments[5], "named") == 0)
+        named = himalloc_arena_create("victim");
+    big = count > 5 && strcmp(arguments[5], "big") == 0;
     for (unsigned round = 0; round < rounds; round++) {
         pthread_t workers[MOST_THREADS];
         for (unsigned i = 1; i < threads; i++)
             if (pthread_create(&workers[i], NULL, work,
                                (void *)(uintptr_t)(seed + round * 100 + i)) != 0)
                 return 3;
+        himalloc_arena *other = named ? himalloc_arena_create("round") : NULL;
+        if (other)
+            himalloc_arena_free(other, himalloc_arena_malloc(other, 100));
         work((void *)(uintptr_t)(seed + round * 100));
         for (unsigned i = 1; i < threads; i++)
             pthread_join(workers[i], NULL);
+        if (other)
+            himalloc_arena_destroy(other);
         if (round % 3 == 2)
             malloc_trim(0);
     }
