@@ -333,14 +333,20 @@ static enum hi_code index_by_address(struct symbols *symbols, struct hi_err *err
     return HI_OK;
 }
 
-static void note_missing_files(struct symbols *symbols)
+static void note_files(struct symbols *symbols)
 {
-    size_t missing = 0, count = 0;
+    size_t missing = 0, unchecked = 0, count = 0;
     for (size_t i = 0; i < symbols->modules.count; i++) {
         const struct module *module = &symbols->modules.items[i].module;
         count += module->kind != MODULE_VDSO;
         missing += module->kind != MODULE_VDSO && !module->has_file;
+        unchecked += module->has_file && symbols->modules.items[i].origin == HEADERS_FROM_FILE;
     }
+    if (unchecked)
+        target_add_note(symbols->target,
+                        "the files of %zu modules could not be checked by build-id: it is not in "
+                        "the dump; they fit by name and layout",
+                        unchecked);
     if (missing && target_kind(symbols->target) != TARGET_BYTES)
         target_add_note(symbols->target,
                         "%zu of %zu modules have no matching file here: names and read-only data "
@@ -360,7 +366,7 @@ enum hi_code modules_discover(struct symbols *symbols, struct hi_err *err)
             return code;
     }
     modules_sort_by_load(symbols);
-    note_missing_files(symbols);
+    note_files(symbols);
     return index_by_address(symbols, err);
 }
 

@@ -303,6 +303,57 @@ static void test_replaced(bool by_gdb)
     run_end(&run);
 }
 
+/* The same program with another number in it: nothing but the build-id tells them apart. */
+static void test_twin(void)
+{
+    struct run run;
+    struct view view;
+    ok(shell("cp plain moved") && run_start(&run, "moved") && run_gcore(&run) &&
+           shell("rm moved && cp twin moved"),
+       "a core by gdb of a program that was replaced by its twin");
+    /* gdb may leave out the page of the headers */
+    if (ok(view_open(&view, &run, NULL, NULL), "opens: %s", view.err.message))
+        ok(!symbols_module(view.symbols, 0)->has_file || has_note(&view, "could not be checked"),
+           "the twin is not used, or said to be unchecked");
+    view_close(&view);
+    run_forget_core(&run);
+    ok(run_abort(&run) && shell("rm moved && cp twin moved"),
+       "a core of a program that was replaced by its twin");
+    if (ok(view_open(&view, &run, NULL, NULL), "opens: %s", view.err.message)) {
+        ok(!symbols_module(view.symbols, 0)->has_file, "the twin is not used");
+        ok(!has_note(&view, "could not be checked"), "and that is certain");
+    }
+    view_close(&view);
+    run_end(&run);
+}
+
+/* Then the program headers decide; and a file without content is no program's file. */
+static void test_without_build_id(void)
+{
+    struct run run;
+    struct view view;
+    char path[100];
+    ok(shell("cp noid moved") && run_start(&run, "moved") && run_abort(&run),
+       "a core of a program without build-id");
+    if (ok(view_open(&view, &run, NULL, NULL), "opens: %s", view.err.message))
+        ok(symbols_module(view.symbols, 0)->has_file && reads_rodata(&view, &run),
+           "its file is known by its headers");
+    view_close(&view);
+    ok(shell("rm moved && cp othernoid moved"), "it is replaced");
+    if (ok(view_open(&view, &run, NULL, NULL), "opens: %s", view.err.message))
+        ok(!symbols_module(view.symbols, 0)->has_file, "the other file is not used");
+    view_close(&view);
+    ok(shell("rm moved && objcopy --only-keep-debug noid moved"), "replaced by its debug part");
+    if (ok(view_open(&view, &run, NULL, NULL), "opens: %s", view.err.message))
+        ok(!symbols_module(view.symbols, 0)->has_file, "which is not used for its bytes");
+    view_close(&view);
+    snprintf(path, sizeof path, "%s/moved", directory);
+    ok(!view_open(&view, &run, path, NULL) && view.err.code == HI_BAD_INPUT, "nor as --exe: %s",
+       view.err.message);
+    view_close(&view);
+    run_end(&run);
+}
+
 /* ld.so ./program: the kernel has started the dynamic linker. */
 static void test_by_linker(void)
 {
@@ -353,7 +404,11 @@ static bool build(void)
     if (!file || fputs(source, file) < 0 || fclose(file))
         return false;
     if (!shell("cc -O1 -rdynamic -fPIE -pie -Wl,--build-id=sha1 -o plain program.c && "
-               "cc -O1 -DX=2 -fno-pie -no-pie -Wl,--build-id=sha1 -o nopie program.c"))
+               "cc -O1 -DX=2 -fno-pie -no-pie -Wl,--build-id=sha1 -o nopie program.c && "
+               "cc -O1 -fPIE -pie -Wl,--build-id=none -o noid program.c && "
+               "sed 's/hidden_word = 2/hidden_word = 3/' program.c > twin.c && "
+               "cc -O1 -rdynamic -fPIE -pie -Wl,--build-id=sha1 -o twin twin.c && "
+               "cc -O1 -rdynamic -g -fPIE -pie -Wl,--build-id=none -o othernoid program.c"))
         return false;
     shell("cc -O1 -fPIE -pie -Wl,-z,pack-relative-relocs -o relr program.c && "
           "readelf -d relr | grep RELR || rm -f relr");
@@ -391,6 +446,9 @@ int main(void)
         test_replaced(false);
         if (shell("command -v gcore"))
             test_replaced(true);
+        if (shell("command -v gcore"))
+            test_twin();
+        test_without_build_id();
         test_deleted();
         test_by_linker();
         done();
