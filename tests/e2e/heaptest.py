@@ -124,8 +124,11 @@ def end(process, how=signal.SIGKILL):
             process.kill()
             process.wait()
     for stream in (process.stdin, process.stdout, process.stderr):
-        if stream:
-            stream.close()
+        try:
+            if stream:
+                stream.close()
+        except OSError:
+            pass  # what was still to be written has no reader
     if process in _processes:
         _processes.remove(process)
 
