@@ -19,6 +19,11 @@
  *             in .nodes), roots with --roots=+anon
  * Ranges exclude what heaps say is their metadata; the graph subtracts those and the heaps' own
  * blocks, since only it knows them.
+ * A stack that the program itself provided (pthread_attr_setstack, sigaltstack, coroutines) may lie
+ * in a heap block: then its range begins inside the block, and a kept word (SP, thread control
+ * block) holds the block. A dtv, dynamic TLS and an unjoined thread's result are kept words, too.
+ * Writable private pages of files that are no module's are nodes like anonymous ones; shared
+ * mappings of files and devices are neither.
  * Stacks of threads that have ended (glibc keeps them mapped) are neither root nor node: .dead.
  */
 #ifndef SYMBOLS_ROOTS_H
@@ -50,7 +55,7 @@ struct root_word {
     enum root_class class; /* register, vector, kept */
     pid_t tid;
     uint64_t value;
-    const char *name; /* "rbx", "zmm", "dtv", "thread result": static text */
+    const char *name; /* "rbx", "zmm", "dtv", "thread result", "stack in use": static text */
 };
 
 struct root_options {
