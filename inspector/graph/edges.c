@@ -130,7 +130,7 @@ uint32_t edges_count(const struct edges *edges, hi_block block)
 uint32_t edges_word(const struct edges *edges, hi_block block, uint32_t i)
 {
     if (edges->degrees[block] != EDGES_FAT)
-        return edges_first(edges, block).words[i];
+        return edges->words[edges_place(edges, block) + i];
     size_t low = edges_fat_first(edges, block), high = edges->fat.count;
     while (high - low > 1) { /* the last part of block with before <= i */
         size_t middle = low + (high - low) / 2;

@@ -99,15 +99,20 @@ struct edge_run {
 struct edge_run edges_first_fat(const struct edges *edges, hi_block block);
 void edges_next_fat(const struct edges *edges, struct edge_run *run);
 
+/* Index of the first edge of a block that is not fat. */
+static inline uint64_t edges_place(const struct edges *edges, hi_block block)
+{
+    const uint8_t *degrees = &edges->degrees[block - block % EDGES_CLUSTER];
+    return edges->bases[block / EDGES_CLUSTER] + edges_degree_sum(degrees, block % EDGES_CLUSTER);
+}
+
 static inline struct edge_run edges_first(const struct edges *edges, hi_block block)
 {
     uint32_t degree = edges->degrees[block];
     if (degree == EDGES_FAT)
         return edges_first_fat(edges, block);
-    uint64_t base = edges->bases[block / EDGES_CLUSTER];
-    const uint8_t *degrees = &edges->degrees[block - block % EDGES_CLUSTER];
-    base += edges_degree_sum(degrees, block % EDGES_CLUSTER);
-    return (struct edge_run){&edges->words[base], degree, block, SIZE_MAX};
+    const uint32_t *words = &edges->words[edges_place(edges, block)];
+    return (struct edge_run){words, degree, block, SIZE_MAX};
 }
 
 static inline void edges_next(const struct edges *edges, struct edge_run *run)

@@ -45,14 +45,18 @@ struct root_edge graph_root_edge(const struct graph *graph, size_t i)
         .place = hold->place,
     };
     size_t words = graph->roots ? graph->roots->words.count : 0;
-    if (!(hold->source & ROOT_WORD)) {
-        edge.class = graph->roots->ranges.items[edge.source].class;
-    } else if (edge.source < words) {
+    if (hold->source & ROOT_WORD && edge.source >= words) {
+        edge.class = ROOT_KEPT;
+        edge.name = graph->heaps->kept.items[edge.source - words].name;
+        return edge;
+    }
+    if (!graph->roots) /* then there are no others */
+        return edge;
+    if (hold->source & ROOT_WORD) {
         edge.class = graph->roots->words.items[edge.source].class;
         edge.name = graph->roots->words.items[edge.source].name;
     } else {
-        edge.class = ROOT_KEPT;
-        edge.name = graph->heaps->kept.items[edge.source - words].name;
+        edge.class = graph->roots->ranges.items[edge.source].class;
     }
     return edge;
 }

@@ -223,13 +223,16 @@ enum hi_code blocks_chunks_begin(struct blocks *blocks, const struct region *giv
 static bool state_push(struct blocks *blocks, enum block_state state)
 {
     unsigned bit = blocks->open_bit % 64;
-    if (bit == 0 && !(VECTOR_PUSH(&blocks->pool) && VECTOR_PUSH(&blocks->pool)))
-        return false;
-    uint64_t *pair = &blocks->pool.items[blocks->pool.count - 2];
+    for (int i = 0; bit == 0 && i < 2; i++) {
+        const uint64_t *word = VECTOR_PUSH(&blocks->pool);
+        if (!word)
+            return false;
+    }
+    size_t pair = blocks->pool.count - 2;
     if (state == BLOCK_LIVE || state == BLOCK_IN_FLIGHT)
-        pair[0] |= UINT64_C(1) << bit;
+        blocks->pool.items[pair] |= UINT64_C(1) << bit;
     if (state == BLOCK_CACHED || state == BLOCK_IN_FLIGHT || state == BLOCK_SUSPECT)
-        pair[1] |= UINT64_C(1) << bit;
+        blocks->pool.items[pair + 1] |= UINT64_C(1) << bit;
     if (state == BLOCK_SUSPECT) {
         struct block_suspect *suspect = VECTOR_PUSH(&blocks->suspects);
         if (!suspect)

@@ -40,9 +40,11 @@ static bool table_new(struct blocks *blocks, size_t entries, uint32_t *index)
     *index = (uint32_t)blocks->tables.count;
     if (blocks->tables.count + entries >= IS_TABLE)
         return false;
-    for (size_t i = 0; i < entries; i++)
-        if (!VECTOR_PUSH(&blocks->tables))
+    for (size_t i = 0; i < entries; i++) {
+        const uint32_t *entry = VECTOR_PUSH(&blocks->tables);
+        if (!entry)
             return false;
+    }
     return true;
 }
 
