@@ -180,8 +180,9 @@ bool sink_finding(struct heap_sink *sink, const char *rule, hi_addr address, con
  * NULL. A block that was free already stays free and makes no finding. */
 bool sink_overlay(struct heap_sink *sink, hi_addr address, enum block_state state,
                   enum block_state *before);
-/* The block around address is the allocator's own (a stack of cached blocks, a tcache): it counts as
- * reachable, and what it points to is not held by it: old pointers lie in it. walk() or overlay(). */
+/* The block around address is the allocator's own (a stack of cached blocks, a tcache): it counts
+ * as reachable, and what it points to is not held by it: old pointers lie in it. walk() or
+ * overlay(). */
 bool sink_kept(struct heap_sink *sink, hi_addr address, const char *name);
 void sink_check(struct heap_sink *sink, const char *name, uint64_t reported, uint64_t walked,
                 bool agree);

@@ -33,13 +33,15 @@ struct overlay {
 static bool overlay_block(struct overlay *overlay, hi_addr address, hi_addr place,
                           uint32_t class_index)
 {
+    uint32_t class_bytes = class_index < HIMALLOC_MAX_CLASSES
+                               ? overlay->heap->classes[class_index].block_bytes
+                               : 0; /* a hand is of no class: 0 as well */
     const struct blocks *blocks = sink_heaps(overlay->sink)->blocks;
     const struct region *region = blocks_region_at(blocks, address);
-    if (region && region->shape == REGION_SLAB && class_index > 0 &&
-        region->stride != overlay->heap->classes[class_index].block_bytes)
+    if (region && region->shape == REGION_SLAB && class_bytes > 0 && region->stride != class_bytes)
         return sink_finding(overlay->sink, "a cached block is of its cache's class", place,
                             "0x%" PRIx64 " of %u bytes among %u", address, region->stride,
-                            overlay->heap->classes[class_index].block_bytes);
+                            class_bytes);
     return sink_overlay(overlay->sink, address, BLOCK_CACHED, NULL);
 }
 

@@ -191,7 +191,7 @@ static enum hi_code heap_understand(struct himalloc *heap, struct target *target
                                     const struct candidate *candidate, struct probe *probe,
                                     struct hi_err *err)
 {
-    struct hm_preamble preamble;
+    struct hm_preamble preamble = {0};
     enum hi_code code = preamble_check(target, candidate, &preamble, probe, err);
     if (code != HI_OK)
         return code;

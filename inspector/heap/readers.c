@@ -2,10 +2,5 @@
 #include "heap/heap.h"
 
 const struct heap_reader *const heap_readers[] = {
-    &jemalloc_reader,
-    &tcmalloc_reader,
-    &mimalloc_reader,
-    &himalloc_reader,
-    &ptmalloc_reader,
-    NULL,
+    &jemalloc_reader, &tcmalloc_reader, &mimalloc_reader, &himalloc_reader, &ptmalloc_reader, NULL,
 };

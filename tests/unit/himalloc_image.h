@@ -13,6 +13,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { IMAGE_CLASSES = 4, IMAGE_UNIT = 65536, IMAGE_UNITS = 40, IMAGE_TOP = 13 };
