@@ -129,6 +129,32 @@ static void seams(int jobs)
     world_free(&w);
 }
 
+/* Blocks of 251 to 258 edges: round the largest degree that fits a byte. */
+static void fat_edges(void)
+{
+    struct world w;
+    open_world(&w, 0);
+    struct region slab = {.start = LARGE, .first = LARGE, .stride = 4096, .usable = 4096};
+    slab.count = 8;
+    slab.end = LARGE + 8 * 4096;
+    slab.shape = REGION_SLAB;
+    world_memory(&w, LARGE, 8 * 4096);
+    world_region(&w, &slab, NULL);
+    for (uint32_t b = 0; b < 8; b++)
+        for (uint32_t i = 0; i < 251 + b; i++)
+            world_put(&w, LARGE + b * 4096 + i * 8, slot(1000 * b + i));
+    world_finish(&w);
+    world_build(&w, NULL, NULL);
+    bool same = true;
+    for (uint32_t b = 0; b < 8; b++) {
+        same &= graph_edge_count(w.graph, COUNT + b) == 251 + b;
+        for (uint32_t i = 0; same && i < 251 + b; i++)
+            same = graph_edge(w.graph, COUNT + b, i).block == 1000 * b + i;
+    }
+    ok(same, "251 to 258 edges in a block");
+    world_free(&w);
+}
+
 /* Each read in turn fails: no crash, the loss is counted, and what was read still counts. */
 static void failing_reads(void)
 {
@@ -165,6 +191,7 @@ int main(void)
     list(false, true);
     seams(1);
     seams(3);
+    fat_edges();
     failing_reads();
     return done();
 }

@@ -227,7 +227,12 @@ static void not_sources(void)
     world_put(&w, slot(7) + 48, slot(9));
     world_put(&w, DATA + 512, slot(10));
     world_metadata(&w, DATA + 512, DATA + 520);
+    world_root_range(&w, ROOT_ANON, HEAP - 4096, ARRAYS + 4096); /* round two heaps */
+    world_put(&w, slot(11), slot(12));
+    world_put(&w, array(2), slot(13));
     finish(&w, NULL);
+    is_mark(&w, slot(12), MARK_INDIRECT, "a block inside of a root range is no root");
+    is_mark(&w, slot(13), MARK_INDIRECT, "nor one in the next region");
     is_mark(&w, slot(6), MARK_DIRECT, "a free block holds nothing");
     is_mark(&w, slot(8), MARK_DIRECT, "metadata in a block holds nothing");
     is_mark(&w, slot(9), MARK_REACHABLE, "the words behind it do");
