@@ -149,12 +149,14 @@ static enum hi_code answer_whatis(const struct report *report, const struct opti
     if (count > ADDRESSES_MOST)
         return hi_fail(err, HI_USAGE, "%zu addresses are too many for one command", count);
     struct answer *answers = calloc(count + 1, sizeof *answers);
-    enum hi_code code = answers ? HI_OK : hi_no_memory(err);
+    enum hi_code code = HI_OK;
+    if (!answers)
+        return hi_no_memory(err);
     for (size_t i = 0; i < count && code == HI_OK; i++)
         code = answer_one(&answers[i], report, finder, options->addresses.items[i], err);
     if (code == HI_OK)
         report_whatis(report, finder, answers, count);
-    for (size_t i = 0; answers && i < count; i++)
+    for (size_t i = 0; i < count; i++)
         referrers_free(&answers[i].referrers);
     free(answers);
     *status = STATUS_CLEAN;

@@ -315,7 +315,7 @@ static enum hi_code store(struct options *options, const struct option_spec *spe
         *(bool *)member = true;
         return HI_OK;
     case OPTION_TEXT:
-        if (!*value)
+        if (!value || !*value)
             return usage(err, "--%s has an empty value", spec->name ? spec->name : "o");
         *(const char **)member = value;
         return HI_OK;

@@ -14,6 +14,7 @@
 #include "base/vector.h"
 #include "heap/blocks.h"
 
+#include <stdio.h>
 #include <sys/types.h>
 
 enum command {

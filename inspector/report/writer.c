@@ -307,7 +307,7 @@ static const char *decimal(uint64_t value, bool group, char *buffer)
         *--p = (char)('0' + value % 10);
         value /= 10;
         digits++;
-    } while (value);
+    } while (value && p > buffer + 1);
     return p;
 }
 
@@ -318,7 +318,7 @@ static const char *hexadecimal(uint64_t value, char *buffer)
     do {
         *--p = "0123456789abcdef"[value & 15];
         value >>= 4;
-    } while (value);
+    } while (value && p > buffer + 2);
     *--p = 'x';
     *--p = '0';
     return p;
