@@ -295,33 +295,33 @@ static void put_field(struct writer *w, const char *key, const char *pattern, co
 
 /* -- values ----------------------------------------------------------------------------------- */
 
-/* Decimal digits of value from the end of a buffer of LONGEST_NUMBER; group: 1,234,567. */
+/* Decimal digits of value at the end of a buffer of LONGEST_NUMBER; group: 1,234,567. */
 static const char *decimal(uint64_t value, bool group, char *buffer)
 {
-    char *p = buffer + LONGEST_NUMBER - 1;
-    *p = '\0';
+    size_t at = LONGEST_NUMBER - 1;
     unsigned digits = 0;
+    buffer[at] = '\0';
     do {
         if (group && digits && digits % 3 == 0)
-            *--p = ',';
-        *--p = (char)('0' + value % 10);
+            buffer[--at] = ',';
+        buffer[--at] = (char)('0' + value % 10);
         value /= 10;
         digits++;
-    } while (value && p > buffer + 1);
-    return p;
+    } while (value && at > 1);
+    return buffer + at;
 }
 
 static const char *hexadecimal(uint64_t value, char *buffer)
 {
-    char *p = buffer + LONGEST_NUMBER - 1;
-    *p = '\0';
+    size_t at = LONGEST_NUMBER - 1;
+    buffer[at] = '\0';
     do {
-        *--p = "0123456789abcdef"[value & 15];
+        buffer[--at] = "0123456789abcdef"[value & 15];
         value >>= 4;
-    } while (value && p > buffer + 2);
-    *--p = 'x';
-    *--p = '0';
-    return p;
+    } while (value && at > 2);
+    buffer[--at] = 'x';
+    buffer[--at] = '0';
+    return buffer + at;
 }
 
 void human_bytes(uint64_t bytes, char *buffer)
