@@ -271,21 +271,30 @@ static int files_in(const char *directory)
     return count;
 }
 
+/* Wherever from has content, the other has the same bytes. */
+static bool same_content(struct target *from, struct target *other)
+{
+    static char from_bytes[1 << 16], other_bytes[1 << 16];
+    hi_addr at = 0;
+    for (struct hi_range range; target_next_content(from, at, UINT64_MAX, &range); at = range.end)
+        for (at = range.start; at < range.end; at += sizeof from_bytes) {
+            size_t bytes = sizeof from_bytes;
+            bytes = range.end - at < bytes ? range.end - at : bytes;
+            size_t got = target_read_some(from, at, from_bytes, bytes);
+            if (got != bytes || target_read_some(other, at, other_bytes, bytes) != bytes ||
+                memcmp(from_bytes, other_bytes, bytes) != 0)
+                return false;
+        }
+    return at != 0;
+}
+
 static bool same_memory(const char *a_path, const char *b_path)
 {
-    static char a_bytes[1 << 16], b_bytes[1 << 16];
     struct target *a = NULL, *b = NULL;
     bool same = target_open_core(&a, a_path, NULL, NULL) == HI_OK &&
                 target_open_core(&b, b_path, NULL, NULL) == HI_OK &&
-                target_mapping_count(a) == target_mapping_count(b);
-    for (size_t i = 0; same && i < target_mapping_count(a); i++) {
-        const struct mapping *mapping = target_mapping(a, i);
-        for (hi_addr at = mapping->start; same && at < mapping->end; at += sizeof a_bytes) {
-            size_t bytes = mapping->end - at < sizeof a_bytes ? mapping->end - at : sizeof a_bytes;
-            size_t got = target_read_some(a, at, a_bytes, bytes);
-            same = got == target_read_some(b, at, b_bytes, bytes) && !memcmp(a_bytes, b_bytes, got);
-        }
-    }
+                target_mapping_count(a) == target_mapping_count(b) && same_content(a, b) &&
+                same_content(b, a);
     target_close(a);
     target_close(b);
     return same;
