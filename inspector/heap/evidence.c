@@ -184,6 +184,8 @@ struct cache_line {
 
 struct evidence_cache {
     struct target *target;
+    uint64_t fault_count;
+    hi_addr first_fault;
     struct cache_line lines[CACHE_LINES];
 };
 
@@ -206,6 +208,12 @@ void evidence_cache_free(struct evidence_cache *cache)
     free(cache);
 }
 
+uint64_t evidence_cache_faults(const struct evidence_cache *cache, hi_addr *first)
+{
+    *first = cache->first_fault;
+    return cache->fault_count;
+}
+
 static const unsigned char *cache_page(struct evidence_cache *cache, hi_addr page)
 {
     size_t bytes = 0;
@@ -220,6 +228,9 @@ static const unsigned char *cache_page(struct evidence_cache *cache, hi_addr pag
         return NULL;
     bool fine = target_read(cache->target, page, line->bytes, CACHE_PAGE_BYTES, NULL) == HI_OK;
     line->page = page | (fine ? 1 : 2);
+    const struct mapping *mapping = fine ? NULL : target_mapping_at(cache->target, page);
+    if (mapping && mapping->protection & MAPPING_READ && cache->fault_count++ == 0)
+        cache->first_fault = page;
     return fine ? line->bytes : NULL;
 }
 

@@ -79,6 +79,7 @@ struct ptmalloc {
     uint64_t mapped_walked, mapped_bytes_walked;
     /* thread caches */
     uint64_t tls_offset; /* of the slot below fs; 0: not known */
+    uint64_t tls_read;   /* threads whose slot could be read */
     VECTOR(struct ptmalloc_tcache) tcaches;
     VECTOR(hi_addr) tcache_like; /* live chunks of a thread cache's size */
     uint64_t tcache_reported, tcache_listed, fastbin_listed;
@@ -142,6 +143,9 @@ bool ptmalloc_chain_ends(struct ptmalloc *p, const struct ptmalloc_arena *arena,
                          hi_addr limit, uint64_t *budget, hi_addr *end);
 /* The same, or to a chunk that a list names: where a thread left a header half done further up. */
 bool ptmalloc_chain_leads(struct ptmalloc *p, struct ptmalloc_arena *arena, hi_addr chunk,
+                          hi_addr limit, uint64_t *budget);
+/* The same behind one half done header, no further than the next chunk that a list names. */
+bool ptmalloc_chain_mends(struct ptmalloc *p, struct ptmalloc_arena *arena, hi_addr chunk,
                           hi_addr limit, uint64_t *budget);
 bool ptmalloc_claim(struct ptmalloc *p, hi_addr start, hi_addr end);
 

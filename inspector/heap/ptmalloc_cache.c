@@ -99,7 +99,10 @@ static bool tcache_plausible(struct ptmalloc *p, const struct ptmalloc_tcache_la
                              hi_addr address)
 {
     struct tcache_content content;
-    return has_tcache_size(p, row, address) && tcache_read(p, row, address, &content);
+    if (!in_heap(p, address) || !tcache_read(p, row, address, &content))
+        return false;
+    /* its header may be damaged: then its content must speak */
+    return has_tcache_size(p, row, address) || (content.used >= 2 && content.odd == 0);
 }
 
 /* -- by TLS -------------------------------------------------------------------------------------
@@ -127,7 +130,7 @@ static bool tls_read(struct ptmalloc *p, const struct thread *thread, size_t wan
 static size_t tls_bytes(const struct ptmalloc *p)
 {
     uint64_t bytes = TLS_BYTES;
-    for (size_t i = 0; i < symbols_module_count(p->symbols); i++) {
+    for (size_t i = 0; p->symbols && i < symbols_module_count(p->symbols); i++) {
         uint64_t more = symbols_module(p->symbols, i)->tls_bytes;
         bytes += more < TLS_MAX_BYTES ? more : TLS_MAX_BYTES;
     }
@@ -200,12 +203,14 @@ enum hi_code ptmalloc_tcaches_find(struct ptmalloc *p, struct hi_err *err)
         p->tls_offset = offset;
     }
     free(tls.memory);
-    for (size_t t = 0; t < target_thread_count(p->target) && p->tls_offset; t++) {
+    for (size_t t = 0; t < target_thread_count(p->target); t++) {
         const struct thread *thread = target_thread(p->target, t);
-        uint64_t value;
-        if (thread->has_registers &&
-            evidence_cache_u64(p->cache, thread->fs_base - p->tls_offset, &value) && value &&
-            tcache_plausible(p, p->tcache, value) && !tcache_push(p, value, thread->tid))
+        uint64_t value, slot = thread->fs_base - (p->tls_offset ? p->tls_offset : 8);
+        if (!thread->has_registers || !evidence_cache_u64(p->cache, slot, &value))
+            continue;
+        p->tls_read++;
+        if (p->tls_offset && value && tcache_plausible(p, p->tcache, value) &&
+            !tcache_push(p, value, thread->tid))
             return hi_no_memory(err);
     }
     return HI_OK;

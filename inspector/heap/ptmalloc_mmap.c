@@ -33,8 +33,9 @@ struct scan {
     struct ptmalloc *p;
     struct heap_sink *sink;
     VECTOR(struct mapped) found;
-    bool segments;   /* of a main arena that is not contiguous: look for them too */
-    uint64_t budget; /* steps for their chains */
+    bool segments;    /* of a main arena that is not contiguous: look for them too */
+    uint64_t budget;  /* steps for their chains */
+    hi_addr expected; /* where the last thing ended: something new may start here */
     unsigned char *buffer;
     bool failed;
 };
@@ -122,7 +123,9 @@ static bool segment_at(struct scan *scan, hi_addr base, uint64_t size, hi_addr l
     if (!scan->segments || !(size & CHUNK_PREV_INUSE) ||
         size & (CHUNK_IS_MMAPPED | CHUNK_NON_MAIN) || base == limit)
         return false;
-    if (!ptmalloc_chain_leads(p, arena, base, limit, &scan->budget))
+    bool mends = base == scan->expected && p->flux_budget;
+    if (!ptmalloc_chain_leads(p, arena, base, limit, &scan->budget) &&
+        !(mends && ptmalloc_chain_mends(p, arena, base, limit, &scan->budget)))
         return false;
     struct ptmalloc_piece piece = {.arena = arena, .first = base, .limit = limit, .single = true};
     if (!ptmalloc_walk_pieces(p, scan->sink, &piece))
@@ -155,11 +158,12 @@ static hi_addr scan_content(struct scan *scan, hi_addr from, hi_addr end, hi_add
                 scan->failed |= !found;
                 if (found)
                     *found = mapped;
-                next = mapped.end;
+                next = scan->expected = mapped.end;
                 break;
             }
             if (segment_at(scan, page, words[1], limit, &segment_end)) {
                 next = (segment_end + p->page_bytes - 1) & ~(hi_addr)(p->page_bytes - 1);
+                scan->expected = next;
                 break;
             }
         }
@@ -177,6 +181,7 @@ static void scan_range(struct scan *scan, hi_addr start, hi_addr end)
     unsigned page = scan->p->page_bytes;
     struct hi_range ranges[SCAN_RANGES];
     hi_addr at = (start + page - 1) & ~(hi_addr)(page - 1);
+    scan->expected = at;
     while (at < end && !scan->failed) {
         size_t count = target_contents(scan->p->target, at, end, ranges, SCAN_RANGES);
         for (size_t i = 0; i < count && !scan->failed; i++) {

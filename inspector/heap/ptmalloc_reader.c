@@ -35,7 +35,7 @@ static bool thread_is_inside(struct ptmalloc *p, const struct thread *thread)
 {
     enum { ORIG_RAX = 15 };
     unsigned char before[2] = {0};
-    if (!thread->has_registers || !symbols_module_count(p->symbols))
+    if (!thread->has_registers || !p->symbols || !symbols_module_count(p->symbols))
         return false;
     const struct module *module = symbols_module_at(p->symbols, thread->pc);
     if (!module || module != symbols_module(p->symbols, p->module))
@@ -239,6 +239,13 @@ static enum hi_code reader_account(const struct heap_context *context, struct he
         sink_check(sink, "tcache entries", p->tcache_reported, p->tcache_listed,
                    more <= p->tcaches.count);
     }
+    hi_addr first_fault;
+    uint64_t faults = evidence_cache_faults(p->cache, &first_fault);
+    if (faults)
+        sink_finding(sink, "the allocator's own memory can be read", first_fault,
+                     "%llu pages of it can't", (unsigned long long)faults);
+    uint64_t threads = target_thread_count(p->target);
+    sink_check(sink, "threads whose TLS was read", threads, p->tls_read, threads == p->tls_read);
     account_lists(p, sink);
     return HI_OK;
 }

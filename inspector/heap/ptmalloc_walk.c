@@ -242,6 +242,26 @@ bool ptmalloc_chain_leads(struct ptmalloc *p, struct ptmalloc_arena *arena, hi_a
     return anchor < limit && chain_hits(p, arena, chunk, anchor, budget);
 }
 
+bool ptmalloc_chain_mends(struct ptmalloc *p, struct ptmalloc_arena *arena, hi_addr chunk,
+                          hi_addr limit, uint64_t *budget)
+{
+    enum { FAR = 1 << 20 };
+    uint64_t word;
+    hi_addr at = chunk;
+    while (*budget && evidence_cache_u64(p->cache, at + 8, &word) &&
+           size_fits(arena, at, word, limit)) {
+        at += chunk_bytes(word);
+        --*budget;
+    }
+    hi_addr anchor = anchor_after(p, arena, at, limit - at < FAR ? limit : at + FAR);
+    if (at == chunk || anchor >= limit || anchor - at >= FAR)
+        return false;
+    for (hi_addr q = at + CHUNK_ALIGN; q < anchor && *budget; q += CHUNK_ALIGN)
+        if (chain_hits(p, arena, q, anchor, budget))
+            return true;
+    return false;
+}
+
 /* -- damage -------------------------------------------------------------------------------------
  */
 
@@ -251,17 +271,20 @@ bool walk_in_flux(const struct walk *w)
 }
 
 /* The chunk before `bad` was being split, or grown into the free one behind it: the rest ends where
- * a footer gives the size of the whole, of the rest, or of that free one. */
+ * a footer gives the size of the whole, of the rest, or of that free one; at the latest with the
+ * next chunk that a list names. */
 static hi_addr split_end(struct walk *w, hi_addr before, hi_addr bad)
 {
     uint64_t budget = SEARCH_BUDGET, size, prev_size;
-    for (hi_addr q = bad + CHUNK_ALIGN; before && q < w->limit && budget; q += CHUNK_ALIGN) {
+    hi_addr anchor = anchor_after(w->p, w->arena, bad, w->limit);
+    for (hi_addr q = bad + CHUNK_ALIGN; before && q <= anchor && q < w->limit && budget;
+         q += CHUNK_ALIGN) {
         budget--;
         if (!evidence_cache_u64(w->p->cache, q, &prev_size) || prev_size % CHUNK_ALIGN ||
             prev_size < PTMALLOC_MIN_CHUNK_BYTES || prev_size > q - before || prev_size < q - bad)
             continue;
         if (evidence_cache_u64(w->p->cache, q + 8, &size) && !(size & CHUNK_PREV_INUSE) &&
-            size_fits(w->arena, q, size, w->limit))
+            (anchor == w->limit || chain_hits(w->p, w->arena, q, anchor, &budget)))
             return q;
     }
     return 0;

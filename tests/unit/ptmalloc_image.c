@@ -1,0 +1,264 @@
+/*
+ * The ptmalloc reader on heaps in arrays (ptmalloc_image.h): every row of the layouts exactly; and
+ * damage of every word, and each read failing: an end with a code or a finding, and what was not
+ * touched stays what it was.
+ */
+#include "unit/ptmalloc_image.h"
+#include "unit/tap.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+static enum hi_code image_probe(const struct heap_context *context, unsigned instance,
+                                struct probe *probe, struct hi_err *err)
+{
+    struct ptmalloc *p;
+    if (instance)
+        return HI_NOT_FOUND;
+    enum hi_code code = ptmalloc_open_at(context, IMAGE_MAIN, IMAGE_PAR, &p, err);
+    if (code != HI_OK)
+        return code;
+    probe->state = p;
+    probe->active = ptmalloc_is_active(p);
+    return HI_OK;
+}
+
+static struct heap_reader image_reader;
+const struct heap_reader *const heap_readers[] = {&image_reader, NULL};
+
+static const struct image_release releases[] = {
+    {"2.17", 0, 4, 1, -1, false, false}, {"2.23", 1, 4, 1, -1, false, false},
+    {"2.25", 1, 3, 1, -1, false, false}, {"2.26", 1, 2, 1, 0, false, false},
+    {"2.29", 2, 2, 1, 0, false, false},  {"2.31", 2, 2, 1, 1, false, false},
+    {"2.34", 2, 2, 1, 1, true, false},   {"2.41", 2, 1, 0, 1, true, false},
+    {"2.42", 2, 1, 0, 2, true, false},   {"2.43", 3, 0, 0, 2, true, true},
+};
+
+static enum hi_code image_open(struct target *target, struct heaps **heaps)
+{
+    struct heap_context context = {.target = target};
+    struct hi_err err = {0};
+    return heaps_open(heaps, &context, NULL, &err);
+}
+
+static enum block_state wanted_state(enum image_kind kind)
+{
+    if (kind == IMAGE_FREE)
+        return BLOCK_FREE;
+    return kind == IMAGE_FAST || kind == IMAGE_CACHED ? BLOCK_CACHED : BLOCK_LIVE;
+}
+
+/* Chunks that are not what the image says. */
+static unsigned mistakes(const struct image *image, const struct heaps *heaps)
+{
+    unsigned wrong = 0;
+    for (size_t i = 0; i < image->count; i++) {
+        const struct image_chunk *chunk = &image->chunks[i];
+        struct block_place place;
+        bool right = blocks_at(heaps->blocks, chunk->address + 16, &place) && place.offset == 0 &&
+                     blocks_state(heaps->blocks, place.block) == wanted_state(chunk->kind) &&
+                     blocks_usable(heaps->blocks, place.block) == chunk->bytes - 8;
+        wrong += !right;
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        struct block_place place;
+        bool right = blocks_at(heaps->blocks, image->mapped_user[i], &place) && place.offset == 0 &&
+                     blocks_is_live(heaps->blocks, place.block) &&
+                     blocks_usable(heaps->blocks, place.block) == image->mapped_usable[i];
+        wrong += !right;
+    }
+    return wrong;
+}
+
+static bool noticed(const struct heaps *heaps)
+{
+    bool seen = heaps->findings.count > 0 || heaps->count == 0;
+    for (size_t h = 0; h < heaps->count; h++)
+        for (size_t c = 0; c < heaps->heaps[h].check_count; c++)
+            seen |= !heaps->heaps[h].checks[c].agree;
+    for (size_t a = 0; a < heaps->arenas.count; a++)
+        seen |= heaps->arenas.items[a].state != ARENA_OK;
+    return seen;
+}
+
+static void print_trouble(const struct heaps *heaps)
+{
+    for (size_t i = 0; i < heaps->findings.count && i < 6; i++)
+        printf("#   %s: 0x%" PRIx64 ": %s\n", heaps->findings.items[i].rule,
+               heaps->findings.items[i].address, heaps->findings.items[i].detail);
+    for (size_t c = 0; heaps->count && c < heaps->heaps[0].check_count; c++)
+        printf("#   %s %s: %" PRIu64 " %" PRIu64 "\n",
+               heaps->heaps[0].checks[c].agree ? "agree" : "DIFFER", heaps->heaps[0].checks[c].name,
+               heaps->heaps[0].checks[c].reported, heaps->heaps[0].checks[c].walked);
+}
+
+static void check_release(struct image *image, const struct image_release *release)
+{
+    struct heaps *heaps = NULL;
+    image_build(image, release);
+    struct target *target = image_target(image);
+    if (!ok(target && image_open(target, &heaps) == HI_OK && heaps->count == 1, "%s: opens",
+            release->name)) {
+        target_close(target);
+        return;
+    }
+    const struct ptmalloc *p = heaps->heaps[0].state;
+    is_u64(mistakes(image, heaps), 0, "every chunk is what it is");
+    if (!ok(!noticed(heaps) && heaps->heaps[0].check_count >= 5, "no finding, all totals agree"))
+        print_trouble(heaps);
+    ok(p->state == &ptmalloc_state_layouts[release->state] &&
+           p->par == &ptmalloc_par_layouts[release->par] &&
+           p->heap == &ptmalloc_heap_layouts[release->heap] &&
+           (release->tcache < 0 ? !p->tcache
+                                : p->tcache == &ptmalloc_tcache_layouts[release->tcache]),
+       "%s: the rows are its own (%s, %s, %s, %s)", release->name, p->state->versions,
+       p->par ? p->par->versions : "none", p->heap ? p->heap->versions : "none",
+       p->tcache ? p->tcache->versions : "none");
+    ok(release->tcache < 0 ||
+           (heaps->kept.count == 1 && heaps->kept.items[0].address == image->tcache),
+       "%s: the thread cache is kept by name", release->name);
+    ok(heaps->arenas.count == 3 && heaps->arenas.items[1].tid_count == 1 &&
+           heaps->arenas.items[1].tids[0] == IMAGE_TID,
+       "%s: the thread's arena", release->name);
+    heaps_close(heaps);
+    target_close(target);
+}
+
+/* -- damage -------------------------------------------------------------------------------------
+ */
+
+struct damage {
+    unsigned opened, refused, silent_headers, far_mistakes, most;
+};
+
+static bool is_header(const struct image *image, hi_addr address)
+{
+    for (size_t i = 0; i < image->count; i++)
+        if (image->chunks[i].address + 8 == address)
+            return true;
+    return false;
+}
+
+/* The new size ends where another chunk starts: two became one, and it is a heap as before. */
+static bool is_still_a_heap(const struct image *image, hi_addr address, uint64_t value)
+{
+    hi_addr end = address - 8 + (value & ~UINT64_C(7));
+    return !(value & 10) && is_header(image, end + 8) && end > address;
+}
+
+static void flip_word(struct image *image, hi_addr address, uint64_t value, struct damage *damage)
+{
+    uint64_t before = get64(image, address);
+    struct heaps *heaps = NULL;
+    put64(image, address, value);
+    struct target *target = image_target(image);
+    enum hi_code code = image_open(target, &heaps);
+    put64(image, address, before);
+    if (code == HI_OK && heaps->count == 1) {
+        unsigned wrong = mistakes(image, heaps);
+        damage->opened++;
+        damage->most = wrong > damage->most ? wrong : damage->most;
+        bool silent = is_header(image, address) && wrong && !noticed(heaps) &&
+                      !is_still_a_heap(image, address, value);
+        if (silent && damage->silent_headers++ < 3)
+            printf("#   header at 0x%" PRIx64 ": 0x%" PRIx64 " for 0x%" PRIx64 "\n", address - 8,
+                   value, before);
+        if (is_header(image, address) && wrong > 16) {
+            if (damage->far_mistakes++ < 3) {
+                printf("#   header at 0x%" PRIx64 ": %u chunks wrong\n", address - 8, wrong);
+                print_trouble(heaps);
+            }
+        }
+    } else {
+        damage->refused++;
+    }
+    heaps_close(heaps);
+    target_close(target);
+}
+
+static void flip_all(struct image *image, const struct image_release *release)
+{
+    static const struct hi_range ranges[] = {
+        {IMAGE_MAIN, IMAGE_MAIN + 0x8a0},
+        {IMAGE_PAR, IMAGE_PAR + 0x90},
+        {IMAGE_BREAK, IMAGE_BREAK + IMAGE_BREAK_BYTES},
+        {IMAGE_HEAP, IMAGE_HEAP + IMAGE_HEAP_BYTES},
+        {IMAGE_MAPPED, IMAGE_MAPPED + 0x20},
+        {IMAGE_MAPPED + 0x2ff0, IMAGE_MAPPED + 0x3010},
+        {IMAGE_FS - 0x80, IMAGE_FS},
+    };
+    struct damage damage = {0};
+    image_build(image, release);
+    struct timespec start, end;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    for (size_t r = 0; r < sizeof ranges / sizeof *ranges; r++)
+        for (hi_addr at = ranges[r].start; at < ranges[r].end; at += 8) {
+            flip_word(image, at, ~get64(image, at), &damage);
+            flip_word(image, at, get64(image, at) + 0x40, &damage);
+            flip_word(image, at, IMAGE_BREAK + 0x800, &damage);
+        }
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    ok(damage.opened > 0, "%s: %u damaged heaps are read, %u refused, %ld s", release->name,
+       damage.opened, damage.refused, (long)(end.tv_sec - start.tv_sec));
+    is_u64(damage.silent_headers, 0, "a damaged chunk header is never silent");
+    ok(damage.far_mistakes == 0,
+       "%s: a damaged header costs no more than the chunks around it (%u times more; at most %u by "
+       "any word)",
+       release->name, damage.far_mistakes, damage.most);
+}
+
+static void fail_reads(struct image *image, const struct image_release *release)
+{
+    image_build(image, release);
+    unsigned silent = 0, n = 0, tried = 0;
+    for (n = 1; n < 100000; n++) {
+        struct heaps *heaps = NULL;
+        struct target *target = image_target(image);
+        target_bytes_fail_read(target, n);
+        enum hi_code code = image_open(target, &heaps);
+        unsigned char byte;
+        /* not reached any more: the failure still waits */
+        bool waits = target_read(target, IMAGE_LIBC, &byte, 1, NULL) != HI_OK;
+        tried++;
+        if (code == HI_OK && heaps->count && mistakes(image, heaps) && !noticed(heaps))
+            printf("#   read %u: %u chunks wrong\n", n, mistakes(image, heaps)), silent++;
+        heaps_close(heaps);
+        target_close(target);
+        if (waits)
+            break;
+    }
+    ok(tried > 10 && n < 100000, "%s: each of %u reads can fail", release->name, tried);
+    is_u64(silent, 0, "and none of it goes unnoticed");
+}
+
+static void idle(struct image *image)
+{
+    struct heaps *heaps = NULL;
+    const struct ptmalloc_state_layout *state = &ptmalloc_state_layouts[2];
+    image_build(image, &releases[7]);
+    memset(image->libc, 0, sizeof image->libc);
+    put64(image, IMAGE_MAIN + state->next, IMAGE_MAIN);
+    put64(image, IMAGE_MAIN + state->attached, 1);
+    struct target *target = image_target(image);
+    ok(image_open(target, &heaps) == HI_OK && heaps->count == 1 && !heaps->heaps[0].active &&
+           heaps->findings.count == 0,
+       "an arena that was never used is idle");
+    heaps_close(heaps);
+    target_close(target);
+}
+
+int main(void)
+{
+    struct image *image = malloc(sizeof *image);
+    image_reader = ptmalloc_reader;
+    image_reader.probe = image_probe;
+    for (size_t i = 0; i < sizeof releases / sizeof *releases; i++)
+        check_release(image, &releases[i]);
+    idle(image);
+    flip_all(image, &releases[7]);
+    flip_all(image, &releases[9]);
+    fail_reads(image, &releases[7]);
+    fail_reads(image, &releases[0]);
+    free(image);
+    return done();
+}
