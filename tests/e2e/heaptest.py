@@ -241,7 +241,7 @@ def inspect_json(*arguments, **more):
     try:
         return status, json.loads(out), err
     except ValueError:
-        return status, None, (err + "\n" + out[:500])
+        return status, None, err + out[:500]
 
 
 def chunks(*arguments, **more):

@@ -192,19 +192,24 @@ def feed_git(process, objects):
         pass  # it was ended
 
 
-def gcc():
-    source = os.path.join(folder(), "job.c")
-    with open(source, "w") as out:
+def c_source(path, functions):
+    with open(path, "w") as out:
         out.write("#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n")
-        for i in range(1500):
+        for i in range(functions):
             out.write(f"static int f{i}(int x, char *p) {{ for (int i = 0; i < x; i++) "
                       f"p[i] += (char)(x * {i} + i % {i + 3}); return p[x / 2] + {i}; }}\n")
         out.write("int main(void) { static char b[4096]; int s = 0;\n")
-        out.write("".join(f"s += f{i}(s % 4000 & 2047, b);\n" for i in range(1500)))
+        out.write("".join(f"s += f{i}(s % 4000 & 2047, b);\n" for i in range(functions)))
         out.write('printf("%d\\n", s); return 0; }\n')
+
+
+def gcc():
+    source = os.path.join(folder(), "job.c")
+    c_source(source, 100)
     same_on_both("gcc", ["gcc", "-O2", "-c", "-o", "job.o", source], files=["job.o"])
     cc1 = run(["gcc", "-print-prog-name=cc1"])[1].strip()
     where = folder()
+    c_source(source, 3000)
     run(["gcc", "-E", "-o", os.path.join(where, "job.i"), source])
     process = start([cc1, "-quiet", "-fpreprocessed", "-O2", "job.i", "-o", "/dev/null"], want_core=True, cwd=where,
                     env=environment("himalloc"), stdin=subprocess.DEVNULL)
