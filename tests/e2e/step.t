@@ -76,14 +76,15 @@ def check_mutant(name, file, old, new):
         heaptest.ok(False, f"mutant: {name}")
         heaptest.diag(error)
         return
-    for seed in range(1, 5):
-        numbers, _, output = step(["--stop-at-first", "--boundaries", "60000"], victim,
-                                  [seed, 5, 1 + seed % 2, 60])
+    for seed, threads, mode in ((1, 1, "waves"), (2, 2, "any"), (3, 1, "any"), (4, 3, "waves"),
+                                (5, 2, "any")):
+        numbers, _, output = step(["--stop-at-first", "--boundaries", "50000"], victim,
+                                  [seed, 5, threads, 60, mode])
         wrong = [int(numbers.get(k, 0)) for k in ("live_called_free", "free_called_live",
                                                   "too_small", "strange")]
         if any(wrong):
             heaptest.ok(True, f"mutant is caught: {name}")
-            heaptest.diag(f"at boundary {numbers['boundaries']} of seed {seed}")
+            heaptest.diag(f"at boundary {numbers['boundaries']} of {mode}, {threads} threads")
             heaptest.diag("\n".join(re.findall(r"# (first .*)", output)))
             return
     heaptest.ok(False, f"mutant is caught: {name}")
@@ -98,6 +99,7 @@ seen |= check_sound("three threads in turns", ["--boundaries", "70000"], [2, 12,
 seen |= check_sound("threads that start and end", ["--boundaries", "70000"], [3, 8, 3, 4], 40000)
 seen |= check_sound("little address space", ["--boundaries", "40000", "--address-space", "400000000"],
                     [6, 6, 2, 60, "big"], 40000)
+seen |= check_sound("waves", ["--boundaries", "30000"], [7, 3, 2, 20, "waves"], 30000)
 seen |= check_sound("named arenas", ["--boundaries", "30000"], [5, 3, 2, 60, "named"], 30000)
 for needed in ("thread_cache_malloc", "thread_cache_free", "slab_fill", "slab_give", "bin_grow",
                "bin_flush", "slab_make", "slab_release_spare", "large_malloc", "large_free",

@@ -5,10 +5,12 @@
  * a slab eight or sixteen: fills, flushes, stash traffic, slabs made and released happen all the
  * time.
  *
- *   victim SEED ROUNDS THREADS CALLS [named | big]
+ *   victim SEED ROUNDS THREADS CALLS [named | big | waves]
  *
  * named: some of the blocks come from a named arena, and each round makes and destroys one. big:
- * some have several megabytes, which with little address space get mappings of their own.
+ * some have several megabytes, which with little address space get mappings of their own. waves:
+ * each call is a wave of two dozen blocks of one size, taken and given back: caches run empty and
+ * over.
  *
  * Each block carries its address; who takes a block out of the table checks it.
  */
@@ -22,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { TABLE = 40, MOST_THREADS = 8 };
 
@@ -36,7 +39,7 @@ static _Atomic unsigned entries_used;
 static __thread uint64_t random_state;
 static unsigned calls_each;
 static himalloc_arena *named;
-static int big;
+static int big, waves;
 
 static uint64_t random_number(void)
 {
@@ -174,12 +177,49 @@ static void one_call(void)
         entry_drop(entry);
 }
 
+static void one_wave(void)
+{
+    uint64_t *blocks[28];
+    unsigned count = 20 + (unsigned)(random_number() % 9);
+    size_t bytes = random_number() % 2 ? 32768 : 28000;
+    for (unsigned i = 0; i < count; i++) {
+        blocks[i] = malloc(bytes);
+        if (!blocks[i])
+            abort();
+        blocks[i][0] = i;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (blocks[i][0] != i)
+            abort();
+        free(blocks[i]);
+    }
+}
+
 static void *work(void *argument)
 {
     random_state = (uintptr_t)argument;
     for (unsigned i = 0; i < calls_each; i++)
-        one_call();
+        if (waves)
+            one_wave();
+        else
+            one_call();
     return NULL;
+}
+
+/* One big block through every way of growing and shrinking. */
+static void resize_big(void)
+{
+    char *block = NULL;
+    static const size_t megabytes[] = {5, 6, 7, 4, 9, 5, 12, 4};
+    for (size_t i = 0; i < sizeof megabytes / sizeof *megabytes; i++) {
+        block = realloc(block, megabytes[i] << 20);
+        if (!block || (i > 0 && block[100] != 7))
+            abort();
+        block[100] = 7;
+        if (i == 3 && !mmap(block + (4 << 20), 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))
+            abort(); /* in the way of growing in place */
+    }
+    free(block);
 }
 
 int main(int count, char **arguments)
@@ -195,6 +235,9 @@ int main(int count, char **arguments)
     if (count > 5 && strcmp(arguments[5], "named") == 0)
         named = himalloc_arena_create("victim");
     big = count > 5 && strcmp(arguments[5], "big") == 0;
+    waves = count > 5 && strcmp(arguments[5], "waves") == 0;
+    if (big)
+        resize_big();
     for (unsigned round = 0; round < rounds; round++) {
         pthread_t workers[MOST_THREADS];
         for (unsigned i = 1; i < threads; i++)

@@ -1,0 +1,121 @@
+/*
+ * Damaged heaps: the metadata of a small himalloc heap (tests/unit/himalloc_image.h) changed at
+ * random, walked, and asked. Any answer will do; a crash, a hang or a failure of ours will not.
+ *
+ *   himalloc_fuzz [SECONDS [SEED]]
+ */
+#include "heap/heap.h"
+#include "unit/himalloc_image.h"
+
+#include <inttypes.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { RUN_LIMIT_SECONDS = 10, MOST_CHANGES = 12 };
+
+const struct heap_reader *const heap_readers[] = {&himalloc_reader, NULL};
+
+static uint64_t random_state;
+
+static uint64_t next_random(void)
+{
+    uint64_t x = random_state += 0x9e3779b97f4a7c15ULL;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
+    return x ^ x >> 31;
+}
+
+/* Numbers that a reader might stumble over: addresses of the heap, sizes, ends of the world. */
+static uint64_t likely_number(void)
+{
+    switch (next_random() % 8) {
+    case 0:
+        return IMAGE_META + next_random() % (2 * sizeof(struct image));
+    case 1:
+        return IMAGE_BASE + next_random() % (IMAGE_UNITS * (uint64_t)IMAGE_UNIT);
+    case 2:
+        return IMAGE_BIG + next_random() % (2 * IMAGE_BIG_BYTES);
+    case 3:
+        return UINT64_C(1) << next_random() % 64;
+    case 4:
+        return -(next_random() % 64);
+    case 5:
+        return next_random() % 64;
+    case 6:
+        return next_random() % 65536;
+    default:
+        return next_random();
+    }
+}
+
+static void damage(struct image *image)
+{
+    size_t limit = next_random() % 8 ? offsetof(struct image, schema) : sizeof *image;
+    char *bytes = (char *)image;
+    for (uint64_t changes = 1 + next_random() % MOST_CHANGES; changes > 0; changes--) {
+        static const size_t widths[] = {1, 2, 4, 8};
+        size_t width = widths[next_random() % 4];
+        size_t at = next_random() % (limit / width) * width;
+        uint64_t number = likely_number();
+        if (next_random() % 16 == 0) { /* a stretch of it is somewhere else's */
+            size_t from = next_random() % limit, count = next_random() % 256;
+            count = count < limit - from ? count : limit - from;
+            count = count < limit - at ? count : limit - at;
+            memmove(bytes + at, bytes + from, count);
+        } else {
+            memcpy(bytes + at, &number, width);
+        }
+    }
+}
+
+static void ask(const struct heaps *heaps)
+{
+    for (unsigned i = 0; i < 64; i++) {
+        struct block_place place;
+        hi_addr address = likely_number();
+        if (blocks_at(heaps->blocks, address, &place) &&
+            blocks_address(heaps->blocks, place.block) > address)
+            abort();
+    }
+}
+
+static bool walk_once(const struct image *image, uint64_t seed)
+{
+    struct target *target = image_target(image);
+    if (!target)
+        return false;
+    struct heap_context context = {.target = target};
+    struct hi_range node = {IMAGE_BASE, IMAGE_BASE + IMAGE_UNITS * (uint64_t)IMAGE_UNIT};
+    struct heaps_options options = {.nodes = &node, .node_count = 1};
+    struct heaps *heaps = NULL;
+    struct hi_err err = {0};
+    alarm(RUN_LIMIT_SECONDS); /* dies by SIGALRM: a hang */
+    enum hi_code code = heaps_open(&heaps, &context, &options, &err);
+    if (code == HI_OK)
+        ask(heaps);
+    else
+        fprintf(stderr, "seed %" PRIu64 ": code %d: %s\n", seed, code, err.message);
+    heaps_close(heaps);
+    target_close(target);
+    return code == HI_OK;
+}
+
+int main(int argc, char **argv)
+{
+    time_t seconds = argc > 1 ? strtol(argv[1], NULL, 10) : 5;
+    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : (uint64_t)time(NULL) << 20;
+    time_t end = time(NULL) + seconds;
+    static struct image sound, image;
+    uint64_t runs = 0;
+    image_make(&sound);
+    do {
+        random_state = seed + runs; /* a failing run's seed alone repeats it */
+        image = sound;
+        damage(&image);
+        if (!walk_once(&image, seed + runs))
+            return 1;
+        runs++;
+    } while (time(NULL) < end);
+    printf("himalloc_fuzz: %" PRIu64 " runs from seed %" PRIu64 "\n", runs, seed);
+    return 0;
+}
