@@ -159,9 +159,23 @@ static bool walk_range_once(struct walk *walk, hi_addr address, const void *reco
     return more;
 }
 
+/* Some more than fit: the program may have taken the right to read from pages of its blocks. */
+static uint64_t units_in_memory(const struct walk *walk)
+{
+    enum { SPARE_UNITS = 4096 };
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < target_mapping_count(walk->target); i++) {
+        const struct mapping *mapping = target_mapping(walk->target, i);
+        if (mapping->protection & MAPPING_READ)
+            bytes += mapping->end - mapping->start;
+    }
+    return (bytes >> walk->heap->unit_shift) + SPARE_UNITS;
+}
+
 static bool walk_ranges(struct walk *walk)
 {
     struct himalloc *heap = walk->heap;
+    walk->units_left = units_in_memory(walk);
     size_t stride = heap->schema.stride[S_RANGE], count = 0;
     unsigned char *record = malloc(stride);
     struct hi_range *covered = calloc(heap->range_count + 1, sizeof *covered);

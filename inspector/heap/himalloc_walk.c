@@ -15,7 +15,8 @@
  * what it holds stays reachable, at the price that a leak in it is not seen. Its arena is damaged.
  *
  * Bounds: units are walked only where the target has mappings, so their number is at most the
- * mapped bytes of the target divided by a unit (4 KiB or more); ranges that overlap an earlier one
+ * mapped bytes of the target divided by a unit (4 KiB or more), and those in use at most the
+ * readable bytes (a reserved range maps far more than it holds); ranges that overlap an earlier one
  * are not walked.
  */
 #include "heap/himalloc_walk.h"
@@ -304,6 +305,13 @@ static bool walk_unit(struct walk *walk, uint64_t unit, uint64_t *next)
         free_span_begin(walk, unit);
         return true;
     }
+    if (walk->units_left == 0) {
+        *next = walk->end;
+        return free_span_end(walk, unit) &&
+               sink_finding(walk->sink, "units in use fit into memory", walk->codes + unit,
+                            "unit 0x%" PRIx64 " is beyond it", unit_address(walk, unit));
+    }
+    walk->units_left--;
     if (code == codes->large_head)
         return walk_large(walk, unit, next);
     if (code >= codes->slab_first && code <= codes->slab_last)

@@ -12,7 +12,8 @@ struct walk {
     struct heap_sink *sink;
     struct target *target;
     struct window codes_window, units_window, bitmaps_window;
-    uint64_t *live; /* bits of one slab */
+    uint64_t *live;      /* bits of one slab */
+    uint64_t units_left; /* that may be in use: as many as fit into readable memory */
     /* of the range that is walked */
     hi_addr base, codes, units;
     uint64_t end;       /* units of the extent that is walked */

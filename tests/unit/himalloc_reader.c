@@ -323,6 +323,36 @@ static void test_each_read(const struct image *sound)
            outcome.unknown, outcome.absent);
 }
 
+/* A class map that claims slab after slab in memory that is reserved and not there: told, and not
+ * believed block by block. */
+static void test_more_than_memory(const struct image *sound)
+{
+    enum { CLAIMED = 1 << 20 };
+    static unsigned char codes[CLAIMED];
+    struct image image = *sound;
+    memset(codes, 20, sizeof codes);
+    image.ranges[0].base = UINT64_C(0x7d0000000000);
+    image.ranges[0].codes = UINT64_C(0x7c0000000000);
+    image.ranges[0].unit_count = image.ranges[0].top_index = CLAIMED;
+    struct target_segment segments[] = {
+        {IMAGE_META, &image, sizeof image, MAPPING_READ | MAPPING_WRITE, NULL},
+        {UINT64_C(0x7c0000000000), codes, sizeof codes, MAPPING_READ, NULL},
+        {UINT64_C(0x7d0000000000), NULL, (size_t)CLAIMED * IMAGE_UNIT, 0, NULL},
+    };
+    struct target *target = NULL;
+    struct hi_err err;
+    if (target_open_bytes(&target, segments, 3, &err) != HI_OK)
+        printf("Bail out! %s\n", err.message);
+    struct heaps *heaps = open_image(target);
+    bool told = false;
+    for (size_t i = 0; i < heaps->findings.count; i++)
+        told |= strcmp(heaps->findings.items[i].rule, "units in use fit into memory") == 0;
+    ok(told, "finding: units in use fit into memory");
+    ok(blocks_region_count(heaps->blocks) < 8192, "a million claimed slabs are not stored");
+    heaps_close(heaps);
+    target_close(target);
+}
+
 /* A root page that is gone although the note is there can't be made here: see the format tests. */
 int main(void)
 {
@@ -332,6 +362,7 @@ int main(void)
     test_newer(&image);
     test_in_flight(&image);
     test_crimes(&image);
+    test_more_than_memory(&image);
     test_unknown(&image);
     test_each_word(&image);
     test_noise(&image);
