@@ -40,9 +40,10 @@ struct jemalloc_cache_layout {
 enum {
     JEMALLOC_WIDEST_POINTER_MASK = 0x7f,
     JEMALLOC_EXTENT_BYTES = 128,
-    JEMALLOC_EXTENT_ADDRESS = 8, /* e_addr */
-    JEMALLOC_EXTENT_SIZE = 16,   /* e_size_esn: size | serial number in the low 12 bits */
-    JEMALLOC_EXTENT_BITMAP = 64, /* slab_data: a set bit is a free region */
+    JEMALLOC_EXTENT_BITS_MAX = 42, /* no extent is larger than 4 TiB */
+    JEMALLOC_EXTENT_ADDRESS = 8,   /* e_addr */
+    JEMALLOC_EXTENT_SIZE = 16,     /* e_size_esn: size | serial number in the low 12 bits */
+    JEMALLOC_EXTENT_BITMAP = 64,   /* slab_data: a set bit is a free region */
     JEMALLOC_BITMAP_WORDS = 8,
     JEMALLOC_SLAB_SHIFT = 12, /* in the first word: arena 0-11, slab 12 */
     JEMALLOC_BIN_BYTES = 24,

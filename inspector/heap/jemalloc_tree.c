@@ -52,7 +52,8 @@ bool jemalloc_extent_decode(const struct jemalloc *heap, const unsigned char *re
     extent->free_count = (unsigned)low_bits(bits, row->free_count_shift, 10);
     for (unsigned i = 0; i < JEMALLOC_BITMAP_WORDS; i++)
         extent->bitmap[i] = word_at(record + JEMALLOC_EXTENT_BITMAP + i * 8);
-    if (!extent->address || !extent->bytes || extent->bytes > UINT64_C(1) << 47 ||
+    if (!extent->address || !extent->bytes ||
+        extent->bytes > UINT64_C(1) << JEMALLOC_EXTENT_BITS_MAX ||
         extent->address + extent->bytes < extent->address)
         return false;
     if (extent->state != 0)
@@ -112,7 +113,7 @@ static bool row_explains(const struct sample *sample, const struct jemalloc_exte
     uint64_t bytes = word_at(record + JEMALLOC_EXTENT_SIZE) & ~UINT64_C(0xfff);
     sample->heap->extent = row;
     return start <= page && page - start < bytes && page_tree_is_anonymous(target, start) &&
-           record_agrees(sample->heap, record);
+           page_tree_is_anonymous(target, start + bytes - 1) && record_agrees(sample->heap, record);
 }
 
 static bool sample_entry(void *context, uint64_t entry, hi_addr page)

@@ -52,6 +52,7 @@ struct descent {
     void *context;
     unsigned char *buffers[LEVELS_MAX];
     size_t read_bytes;
+    struct hi_range window; /* only entries that stand for addresses in here */
     bool out_of_memory;
 };
 
@@ -75,15 +76,33 @@ static bool entry_follow(struct descent *descent, unsigned level, uint64_t entry
     return table_descend(descent, level + 1, entry, covers);
 }
 
+/* Where in a table the entries of the window are. */
+static struct hi_range table_window(const struct descent *descent, unsigned level, hi_addr table,
+                                    hi_addr covers)
+{
+    unsigned size = entry_bytes(descent->shape, level);
+    unsigned shift = level_shift(descent->shape, level);
+    uint64_t count = UINT64_C(1) << descent->shape->bits[level];
+    uint64_t first = 0, last = count;
+    if (descent->window.start > covers)
+        first = (descent->window.start - covers) >> shift;
+    if (descent->window.end < covers)
+        last = 0;
+    else if ((descent->window.end - 1 - covers) >> shift < count)
+        last = ((descent->window.end - 1 - covers) >> shift) + 1;
+    return (struct hi_range){table + first * size, table + last * size};
+}
+
 /* Every entry that is not 0, where the table has content. At most LEVELS_MAX deep. */
 static bool table_descend(struct descent *descent, unsigned level, hi_addr table, hi_addr covers)
 {
     unsigned size = entry_bytes(descent->shape, level);
     unsigned shift = level_shift(descent->shape, level);
-    hi_addr end = table + ((uint64_t)size << descent->shape->bits[level]);
+    struct hi_range part = table_window(descent, level, table, covers);
     unsigned char *buffer = descent->buffers[level];
     struct hi_range range;
-    for (hi_addr at = table; target_next_content(descent->target, at, end, &range);) {
+    for (hi_addr at = part.start;
+         at < part.end && target_next_content(descent->target, at, part.end, &range);) {
         at = range.start + (size - (range.start - table) % size) % size;
         size_t wanted =
             range.end - at > descent->read_bytes ? descent->read_bytes : (size_t)(range.end - at);
@@ -116,9 +135,18 @@ void page_tree_sample(const struct heap_context *context, const struct page_tree
                               .shape = shape,
                               .visit = visit,
                               .context = visit_context};
+    hi_addr covers = key << level_shift(shape, 0);
+    hi_addr end = covers + (UINT64_C(1) << level_shift(shape, 0));
     if (!buffers_get(&descent, SAMPLE_BYTES))
         return;
-    table_descend(&descent, 1, table, key << level_shift(shape, 0));
+    for (size_t i = 0; i < target_mapping_count(context->target); i++) {
+        const struct mapping *mapping = target_mapping(context->target, i);
+        if (!anonymous_mapping(mapping) || mapping->end <= covers || mapping->start >= end)
+            continue;
+        descent.window = (struct hi_range){mapping->start, mapping->end};
+        if (!table_descend(&descent, 1, table, covers))
+            break;
+    }
     free(descent.buffers[0]);
 }
 
@@ -130,6 +158,7 @@ enum hi_code page_tree_walk(const struct page_tree *tree, const struct heap_cont
                               .progress = context->progress,
                               .shape = tree->shape,
                               .tables = tables,
+                              .window = {0, UINT64_MAX},
                               .visit = visit,
                               .context = visit_context};
     if (!buffers_get(&descent, READ_BYTES))

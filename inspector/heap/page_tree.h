@@ -48,7 +48,7 @@ HI_MUST_USE enum hi_code page_tree_find(struct page_tree *tree, const struct hea
                                         page_tree_judge judge, void *judge_context,
                                         struct hi_err *err);
 
-/* All entries of what hangs off one root slot; for judges. */
+/* The entries of what hangs off one root slot, for addresses in anonymous memory; for judges. */
 void page_tree_sample(const struct heap_context *context, const struct page_tree_shape *shape,
                       uint64_t key, hi_addr table, page_tree_visit visit, void *visit_context);
 

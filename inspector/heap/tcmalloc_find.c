@@ -10,9 +10,10 @@
 #include "heap/tcmalloc.h"
 
 enum {
-    SAMPLES_WANTED = 64,
-    SAMPLES_WRONG = 8, /* this many and none right: something else */
+    SAMPLES_WANTED = 256,
+    SAMPLES_WRONG = 64, /* this many and none right: something else */
 
+    RIGHT_LEAST = 2,
     SEGMENT_MAX = 64 * 1024 * 1024,
     CACHES_MAX = 65536,
 };
@@ -44,7 +45,8 @@ static bool sample_entry(void *context, uint64_t entry, hi_addr page)
         uint64_t start = word_at(span + TCMALLOC_SPAN_START);
         uint64_t length = word_at(span + TCMALLOC_SPAN_LENGTH);
         sample->filed_right += start <= number && number - start < length && length < 1u << 31 &&
-                               (span[TCMALLOC_SPAN_BITS] & TCMALLOC_LOCATION_MASK) != 3;
+                               (span[TCMALLOC_SPAN_BITS] & TCMALLOC_LOCATION_MASK) != 3 &&
+                               span[TCMALLOC_SPAN_SIZECLASS] < TCMALLOC_CLASSES_MAX;
     }
     return sample->asked < (sample->filed_right ? SAMPLES_WANTED : SAMPLES_WRONG);
 }
@@ -54,7 +56,8 @@ static bool tree_judge(void *context, const struct page_tree_shape *shape, uint6
 {
     struct sample sample = {.context = context, .page_shift = shape->page_shift};
     page_tree_sample(sample.context, shape, key, table, sample_entry, &sample);
-    return sample.filed_right > 0 && sample.filed_right * 2 >= sample.asked;
+    /* merged spans leave entries behind: many may be stale */
+    return sample.filed_right >= RIGHT_LEAST && sample.filed_right * 8 >= sample.asked;
 }
 
 enum hi_code tcmalloc_tree_find(struct tcmalloc *heap, const struct heap_context *context,

@@ -258,7 +258,10 @@ static bool records_claim(struct walk *walk)
                            (uint64_t)TCMALLOC_LIST_BYTES * TCMALLOC_CLASSES_MAX))
             return false;
     }
-    return true;
+    /* slots that are not in use any more keep their pointers */
+    return !heap->central ||
+           sink_metadata(walk->sink, heap->central,
+                         heap->central + heap->class_count * heap->central_stride);
 }
 
 static enum hi_code tcmalloc_walk(const struct heap_context *context, struct heap *heap,
