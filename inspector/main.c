@@ -284,6 +284,10 @@ static enum hi_code check_heaps(const struct run *run, struct hi_err *err)
         return hi_fail(err, HI_UNSUPPORTED, "%s", heaps->unknown);
     if (heaps->count && (has_active_heap(heaps) || run->options.command != COMMAND_LEAKS))
         return HI_OK;
+    if (run->options.allocator)
+        return hi_fail(err, HI_UNSUPPORTED,
+                       "no %s heap in use was found; without --allocator all kinds are looked for",
+                       run->options.allocator);
     list_readers(known, sizeof known);
     return hi_fail(err, HI_UNSUPPORTED,
                    "no heap in use was found that heapinspect knows (%s); heapinspect summary says "

@@ -47,7 +47,10 @@ static void say_group(const struct report *report, const struct leak_group *grou
     writer_number(w, "blocks", blocks, group->own.blocks);
     say_sizes(report, group);
     writer_object_begin(w, "indirect");
-    writer_number(w, "blocks", group->indirect.blocks ? ", holding {} blocks" : "",
+    writer_number(w, "blocks",
+                  group->indirect.blocks == 0   ? ""
+                  : group->indirect.blocks == 1 ? ", holding {} block"
+                                                : ", holding {} blocks",
                   group->indirect.blocks);
     writer_bytes(w, "bytes", group->indirect.blocks ? " ({}) more" : "", group->indirect.bytes);
     writer_object_end(w);
@@ -83,7 +86,8 @@ static void say_verdict(const struct report *report, const struct leaks *leaks)
                       leaks->totals.direct.blocks);
         writer_bytes(w, NULL, " lose {}",
                      leaks->totals.direct.bytes + leaks->totals.indirect.bytes);
-        writer_number(w, NULL, " ({} blocks hang off them)", leaks->totals.indirect.blocks);
+        if (leaks->totals.indirect.blocks)
+            writer_number(w, NULL, ", {} indirect ones included", leaks->totals.indirect.blocks);
         if (leaks->totals.possible.blocks)
             writer_number(w, NULL, "; {} more are held by their middle only",
                           leaks->totals.possible.blocks);

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import heaptest as t
@@ -89,16 +90,40 @@ status, answer, err = t.inspect_json("-p", odd.pid)
 t.ok(answer and "\x1b]0;owned" in answer["target"]["executable"], "... and kept in JSON")
 t.end(odd)
 
-# ---- interrupts ----
-inspector = t.start([t.HEAPINSPECT, "-p", pid, "leaks"], stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE, text=True)
+# ---- interrupts: at a known place, since it waits there for registers on standard input ----
+def stopped_inspector(*arguments):
+    child = t.start([t.HEAPINSPECT, "-p", pid, *arguments, "--registers-from=-"],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                    text=True)
+    state = pathlib.Path(f"/proc/{pid}/stat")
+    stopped = t.wait_until(lambda: state.read_text().rpartition(")")[2].split()[0] == "t")
+    t.ok(stopped, "the target is stopped while it is read")
+    return child
+
+
+sp = pathlib.Path(f"/proc/{pid}/syscall").read_text().split()[-2]
+registers = f"Thread 1 (LWP {pid}):\nrsp {sp}\nrip 0x0\n"
+inspector = stopped_inspector("leaks")
+out, err = inspector.communicate(registers, timeout=60)
+t.ok(inspector.returncode == 1, "registers on standard input, as a debugger gives them")
+for number in (signal.SIGINT, signal.SIGTERM):
+    inspector = stopped_inspector("leaks")
+    inspector.send_signal(number)
+    out, err = inspector.communicate(registers, timeout=60)
+    t.ok(inspector.returncode == 2 and "interrupted" in (out.splitlines() or [""])[0] + err,
+         f"{number.name}: status 2, and it says so first")
+    t.ok(t.wait_until(lambda: t.stands_still(pid)), "... the target runs on")
+inspector = stopped_inspector("leaks")
 inspector.send_signal(signal.SIGINT)
-out, err = inspector.communicate(timeout=60)
-t.ok(inspector.returncode in (1, 2, -signal.SIGINT),
-     "SIGINT: an answer, or it says that it was interrupted")
-if inspector.returncode == 2:
-    t.ok("interrupted" in (out.splitlines() or [""])[0] + err, "... on the first line")
-t.ok(t.wait_until(lambda: t.stands_still(pid)), "the target runs on")
+while inspector.poll() is None:
+    inspector.send_signal(signal.SIGINT)
+    time.sleep(0.01)
+t.is_(inspector.returncode, 128 + signal.SIGINT, "a second one ends at once")
+t.ok(t.wait_until(lambda: t.stands_still(pid)), "... and the target runs on")
+inspector = stopped_inspector("summary")
+inspector.kill()
+inspector.communicate()
+t.ok(t.wait_until(lambda: t.stands_still(pid)), "killed while it reads: the target runs on")
 
 # ---- progress ----
 status, out, err = t.inspect("-p", pid, "leaks", "--progress=always")
