@@ -22,7 +22,8 @@
  *                      put two words more (weak references, dictionary) before those. A count of 0
  *                      is right: dead objects wait on free lists for the next of their type.
  *   Python values      the attributes of an object, from CPython 3.11 on: a pointer p bytes in, the
- *                      byte before that place says p, the one before says how many are used.
+ *                      byte before that place says p, the one before says how many are used; room
+ *                      for n attributes has a prefix of n + 2 bytes, rounded up to words.
  */
 #include "analysis/judge.h"
 
@@ -149,8 +150,10 @@ bool judge_python_values(const struct judged *block)
     for (size_t first = 1; first < block->head_count && first * WORD <= UINT8_MAX; first++) {
         uint64_t last = block->head[first - 1];
         bool says_place = last >> 56 == first * WORD;
-        bool says_used = (last >> 48 & UINT8_MAX) <= first * WORD - 2;
-        if (says_place && says_used && has_python_attribute(block, first))
+        uint64_t used = last >> 48 & UINT8_MAX, most = first * WORD - 2;
+        bool fits = block->usable <= first * WORD + most * WORD + block->slack;
+        if (says_place && fits && used <= most &&
+            (has_python_attribute(block, first) || (!used && !block->head[first])))
             return true;
     }
     return false;

@@ -72,28 +72,35 @@ void report_leak_groups(const struct report *report, const struct leaks *leaks, 
     report_more(report, leaks->groups.count - rows);
 }
 
+static void say_sums(struct writer *w, const struct leak_totals *totals)
+{
+    writer_number(w, NULL, totals->direct.blocks == 1 ? "{} leak" : "{} leaks",
+                  totals->direct.blocks);
+    writer_bytes(w, NULL, totals->direct.blocks == 1 ? " loses {}" : " lose {}",
+                 totals->direct.bytes + totals->indirect.bytes);
+    if (totals->indirect.blocks)
+        writer_number(w, NULL, ", {} indirect ones included", totals->indirect.blocks);
+}
+
 static void say_verdict(const struct report *report, const struct leaks *leaks)
 {
     struct writer *w = report->writer;
+    const struct leak_totals *totals = &leaks->totals;
     if (writer_is_json(w))
         return;
     writer_text(w, "\n");
-    if (!leaks->groups.count) {
-        writer_text(w, "No leaks: each live block is held by a root or by a block that is.\n");
-    } else {
-        writer_style(w, STYLE_TITLE);
-        writer_number(w, NULL, leaks->totals.direct.blocks == 1 ? "{} leak" : "{} leaks",
-                      leaks->totals.direct.blocks);
-        writer_bytes(w, NULL, " lose {}",
-                     leaks->totals.direct.bytes + leaks->totals.indirect.bytes);
-        if (leaks->totals.indirect.blocks)
-            writer_number(w, NULL, ", {} indirect ones included", leaks->totals.indirect.blocks);
-        if (leaks->totals.possible.blocks)
-            writer_number(w, NULL, "; {} more are held by their middle only",
-                          leaks->totals.possible.blocks);
-        writer_style(w, STYLE_PLAIN);
-        writer_text(w, "\n");
-    }
+    writer_style(w, STYLE_TITLE);
+    if (!leaks->groups.count)
+        writer_text(w, "No leaks: each live block is held by a root or by a block that is.");
+    else if (totals->direct.blocks)
+        say_sums(w, totals);
+    else
+        writer_text(w, "No direct leak");
+    if (totals->possible.blocks)
+        writer_number(w, NULL, "; {} possible: held by pointers into their middle only",
+                      totals->possible.blocks);
+    writer_style(w, STYLE_PLAIN);
+    writer_text(w, "\n");
 }
 
 void report_leaks(const struct report *report, const struct leaks *leaks)
