@@ -229,7 +229,8 @@ static const unsigned char *cache_page(struct evidence_cache *cache, hi_addr pag
     bool fine = target_read(cache->target, page, line->bytes, CACHE_PAGE_BYTES, NULL) == HI_OK;
     line->page = page | (fine ? 1 : 2);
     const struct mapping *mapping = fine ? NULL : target_mapping_at(cache->target, page);
-    if (mapping && mapping->protection & MAPPING_READ && cache->fault_count++ == 0)
+    unsigned both = MAPPING_READ | MAPPING_WRITE;
+    if (mapping && (mapping->protection & both) == both && cache->fault_count++ == 0)
         cache->first_fault = page;
     return fine ? line->bytes : NULL;
 }

@@ -78,8 +78,8 @@ struct ptmalloc {
     uint32_t mapped_arena;                /* in the sink: where mapped chunks go */
     uint64_t mapped_walked, mapped_bytes_walked;
     /* thread caches */
-    uint64_t tls_offset; /* of the slot below fs; 0: not known */
-    uint64_t tls_read;   /* threads whose slot could be read */
+    uint64_t tls_offset;             /* of the slot below fs; 0: not known */
+    uint64_t tls_expected, tls_read; /* threads that have TLS; whose slot could be read */
     VECTOR(struct ptmalloc_tcache) tcaches;
     VECTOR(hi_addr) tcache_like; /* live chunks of a thread cache's size */
     uint64_t tcache_reported, tcache_listed, fastbin_listed;

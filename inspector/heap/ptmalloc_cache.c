@@ -206,7 +206,11 @@ enum hi_code ptmalloc_tcaches_find(struct ptmalloc *p, struct hi_err *err)
     for (size_t t = 0; t < target_thread_count(p->target); t++) {
         const struct thread *thread = target_thread(p->target, t);
         uint64_t value, slot = thread->fs_base - (p->tls_offset ? p->tls_offset : 8);
-        if (!thread->has_registers || !evidence_cache_u64(p->cache, slot, &value))
+        /* one that is just beginning or ending may have no memory there */
+        if (!thread->has_registers || !target_mapping_at(p->target, slot))
+            continue;
+        p->tls_expected++;
+        if (!evidence_cache_u64(p->cache, slot, &value))
             continue;
         p->tls_read++;
         if (p->tls_offset && value && tcache_plausible(p, p->tcache, value) &&

@@ -85,7 +85,7 @@ static bool top_plausible(const struct ptmalloc *p, const unsigned char *state, 
 static bool counts_plausible(const struct ptmalloc *p, const unsigned char *state)
 {
     uint64_t system_mem = word_at(state, p->state->system_mem);
-    if (system_mem % 16 || system_mem >> 47 || word_at(state, p->state->system_mem + 8u) >> 47)
+    if (system_mem >> 47 || word_at(state, p->state->system_mem + 8u) >> 47)
         return false;
     /* a number of threads where there is one; pages of memory where there is none */
     if (p->state->attached == PTMALLOC_NONE)

@@ -244,8 +244,8 @@ static enum hi_code reader_account(const struct heap_context *context, struct he
     if (faults)
         sink_finding(sink, "the allocator's own memory can be read", first_fault,
                      "%llu pages of it can't", (unsigned long long)faults);
-    uint64_t threads = target_thread_count(p->target);
-    sink_check(sink, "threads whose TLS was read", threads, p->tls_read, threads == p->tls_read);
+    sink_check(sink, "threads whose TLS was read", p->tls_expected, p->tls_read,
+               p->tls_expected == p->tls_read);
     account_lists(p, sink);
     return HI_OK;
 }

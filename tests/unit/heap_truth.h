@@ -34,6 +34,7 @@ struct truth_result {
         unnamed;
     uint64_t findings, disagreeing, checks;
     bool read;
+    enum found_by found_by;
 };
 
 /* arguments: program and what comes after FD SLOTS (threads, seed, modes), NULL-terminated. */
@@ -279,6 +280,7 @@ truth_read(struct target *target, const char *only, const struct heap_truth *tab
     enum hi_code code = heaps_open(&heaps, &context, &heaps_options, &err);
     if (code == HI_OK && heaps->count) {
         result = truth_compare(target, heaps, table);
+        result.found_by = heaps->heaps[0].found_by;
         for (size_t i = 0; describe && i < heaps->count; i++)
             printf("# %s %s, %s, by %s, %u blocks\n", heaps->heaps[i].reader->name,
                    heaps->heaps[i].version, heaps->heaps[i].active ? "active" : "idle",

@@ -3,7 +3,10 @@
  * by symbols' absence or presence as this machine has it, and from cores.
  *
  *   ptmalloc_truth                      all modes, PTMALLOC_STOPS stops in all (200)
- *   ptmalloc_truth STOPS COMMAND... --  the program run by COMMAND (ld.so of another glibc, say)
+ *   ptmalloc_truth STOPS COMMAND...     the program run by COMMAND (ld.so of another glibc, say)
+ *
+ * PTMALLOC_FOUND=relocation|pattern: that the roots are found so. PTMALLOC_REMOVE=FILE: unlinked
+ * before a core is read. PTMALLOC_MODES=N: only the first N modes.
  */
 #include "unit/heap_truth.h"
 
@@ -69,6 +72,14 @@ static void result_judge(const struct truth_result *sum, unsigned read, unsigned
        sum->disagreeing);
 }
 
+static void found_as_wanted(const struct truth_result *one, const char *name)
+{
+    const char *wanted = getenv("PTMALLOC_FOUND");
+    if (wanted && one->read)
+        ok(strcmp(found_by_name(one->found_by), wanted) == 0, "%s: found by %s", name,
+           found_by_name(one->found_by));
+}
+
 static void stop_often(struct truth_run *run, unsigned stops, const char *name)
 {
     struct truth_result sum = {0};
@@ -86,6 +97,8 @@ static void stop_often(struct truth_run *run, unsigned stops, const char *name)
         struct truth_result one = truth_read(target, "ptmalloc", run->table, i == 0);
         target_close(target);
         read += one.read;
+        if (i == 0 && !getenv("PTMALLOC_REMOVE"))
+            found_as_wanted(&one, name);
         result_add(&sum, &one);
         if (one.missed || one.unnamed || one.findings || one.disagreeing)
             printf("# stop %u: %" PRIu64 " missed, %" PRIu64 " unnamed, %" PRIu64
@@ -122,16 +135,18 @@ static void live(const struct mode *mode, unsigned stops, const char *const *bef
     truth_end(&run);
 }
 
-static void from_core(const struct mode *mode)
+static void from_core(const struct mode *mode, const char *const *before)
 {
     struct truth_run run = {0};
     char directory[] = "/tmp/ptmalloc_truth_XXXXXX", core[80];
     int status = 0;
-    if (!mkdtemp(directory) || !mode_start(&run, mode, "abort", NULL, directory))
+    if (!mkdtemp(directory) || !mode_start(&run, mode, "abort", before, directory))
         return;
     waitpid(run.pid, &status, 0);
     run.pid = 0;
     snprintf(core, sizeof core, "%s/core", directory);
+    if (getenv("PTMALLOC_REMOVE"))
+        unlink(getenv("PTMALLOC_REMOVE"));
     struct target *target = NULL;
     struct hi_err err = {0};
     struct target_options options = {0};
@@ -144,6 +159,7 @@ static void from_core(const struct mode *mode)
         snprintf(name, sizeof name, "%s, core", mode->name);
         struct truth_result one = truth_read(target, "ptmalloc", run.table, true);
         result_judge(&one, one.read, 1, name);
+        found_as_wanted(&one, name);
         target_close(target);
     }
     unlink(core);
@@ -161,12 +177,13 @@ int main(int argc, char **argv)
     setenv("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=131072", 1);
     printf("# PTMALLOC_SEED=%llu\n", (unsigned long long)random_state);
     const char *const *before = argc > 2 ? (const char *const *)argv + 2 : NULL;
-    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+    const char *few = getenv("PTMALLOC_MODES");
+    size_t count = few ? strtoul(few, NULL, 10) : sizeof modes / sizeof *modes;
+    for (size_t i = 0; i < count && i < sizeof modes / sizeof *modes; i++) {
         if (before && strcmp(modes[i].program, "heap_truth") != 0)
             continue;
         live(&modes[i], stops * modes[i].share / 100, before);
-        if (!before)
-            from_core(&modes[i]);
+        from_core(&modes[i], before);
     }
     return done();
 }
