@@ -209,7 +209,7 @@ def gcc():
     same_on_both("gcc", ["gcc", "-O2", "-c", "-o", "job.o", source], files=["job.o"])
     cc1 = run(["gcc", "-print-prog-name=cc1"])[1].strip()
     where = folder()
-    c_source(source, 3000)
+    c_source(source, 1500)
     run(["gcc", "-E", "-o", os.path.join(where, "job.i"), source])
     process = start([cc1, "-quiet", "-fpreprocessed", "-O2", "job.i", "-o", "/dev/null"], want_core=True, cwd=where,
                     env=environment("himalloc"), stdin=subprocess.DEVNULL)
