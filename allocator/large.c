@@ -364,7 +364,7 @@ static void *big_resize(void *p, size_t bytes)
     void *moved = pages_resize(p, big->mapping_bytes, mapping_bytes, spare != NULL);
     if (moved == p) {
         big_set_bytes(big, bytes, mapping_bytes);
-    } else if (moved) {
+    } else if (moved && spare) {
         /* live at its new place before it is gone from the old one */
         big_publish(spare, moved, mapping_bytes, moved, bytes, big->arena);
         __atomic_store_n(&big->address, 0, __ATOMIC_RELEASE);

@@ -4,7 +4,9 @@
 #define BASE_BANNED_H
 
 /* Forced in before a file's own first line, so what that line would have asked for is said here. */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -35,8 +35,3 @@ enum hi_code hi_fault(struct hi_err *err, hi_addr address, const char *format, .
     }
     return HI_FAULT;
 }
-
-enum hi_code hi_no_memory(struct hi_err *err)
-{
-    return hi_fail(err, HI_NO_MEMORY, "heapinspect itself is out of memory");
-}

@@ -52,6 +52,11 @@ enum hi_code hi_fail(struct hi_err *err, enum hi_code code, const char *format, 
     HI_PRINTF(3, 4);
 /* The same with the target address that is to blame; the code is HI_FAULT unless given. */
 enum hi_code hi_fault(struct hi_err *err, hi_addr address, const char *format, ...) HI_PRINTF(3, 4);
-enum hi_code hi_no_memory(struct hi_err *err);
+/* Inline, so that checkers see that it is never HI_OK. */
+static inline enum hi_code hi_no_memory(struct hi_err *err)
+{
+    hi_fail(err, HI_NO_MEMORY, "heapinspect itself is out of memory");
+    return HI_NO_MEMORY;
+}
 
 #endif

@@ -92,14 +92,14 @@ struct walk {
 static bool room_for(struct walk *walk, size_t bytes, size_t words)
 {
     if (bytes > walk->memory_bytes) {
-        unsigned char *memory = realloc(walk->memory, bytes);
-        walk->memory = memory ? memory : walk->memory;
-        walk->memory_bytes = memory ? bytes : walk->memory_bytes;
+        free(walk->memory);
+        walk->memory = malloc(bytes);
+        walk->memory_bytes = walk->memory ? bytes : 0;
     }
     if (words > walk->live_words) {
-        uint64_t *live = realloc(walk->live, words * sizeof *live);
-        walk->live = live ? live : walk->live;
-        walk->live_words = live ? words : walk->live_words;
+        free(walk->live);
+        walk->live = malloc(words * sizeof *walk->live);
+        walk->live_words = walk->live ? words : 0;
     }
     walk->out_of_memory = bytes > walk->memory_bytes || words > walk->live_words;
     return !walk->out_of_memory;

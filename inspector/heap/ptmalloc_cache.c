@@ -324,7 +324,7 @@ static bool tcache_overlay(struct ptmalloc *p, struct heap_sink *sink,
 {
     struct tcache_content content;
     enum block_state state;
-    if (!tcache_decode(p, p->tcache, tcache->address, &content))
+    if (!p->tcache || !tcache_decode(p, p->tcache, tcache->address, &content))
         return true;
     if (is_block(sink, tcache->address, &state) && !sink_kept(sink, tcache->address, "tcache"))
         return false;
@@ -476,7 +476,7 @@ bool ptmalloc_overlay_caches(struct ptmalloc *p, struct heap_sink *sink)
 {
     if (!p->tcache && p->tcache_like.count)
         tcache_layout_by_content(p, sink);
-    size_t known = p->tcaches.count;
+    size_t known = p->tcache ? p->tcaches.count : 0;
     for (size_t i = 0; i < known; i++)
         if (!tcache_overlay(p, sink, &p->tcaches.items[i]))
             return false;

@@ -65,7 +65,7 @@ static bool window_move(struct walk *w, hi_addr at)
 static inline bool chunk_load(struct walk *w, hi_addr at, struct chunk *chunk)
 {
     hi_addr offset = at - w->window_start;
-    if (at < w->window_start || offset + sizeof chunk->words > w->window_bytes) {
+    if (!w->window || at < w->window_start || offset + sizeof chunk->words > w->window_bytes) {
         if (at >= w->limit || w->limit - at < PTMALLOC_HEADER_BYTES || !window_move(w, at))
             return false;
         offset = 0;

@@ -6,7 +6,7 @@ for header in inspector/*/*.h inspector/*.h allocator/*.h tests/*/*.h; do
     [ -e "$header" ] || continue
     n=$((n + 1))
     if out=$(printf '#include "%s"\n' "$header" |
-        ${CC:-gcc} -std=gnu11 -Wall -Wextra -Werror -I. -Iinspector -Itests -Iallocator -fsyntax-only -xc - 2>&1); then
+        ${CC:-gcc} -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -I. -Iinspector -Itests -Iallocator -fsyntax-only -xc - 2>&1); then
         echo "ok $n - $header"
     else
         echo "not ok $n - $header"
