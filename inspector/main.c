@@ -137,10 +137,9 @@ static enum hi_code read_stream(FILE *file, const char *name, char **text, struc
         bytes.count += got;
     }
     bytes.items[bytes.count] = '\0';
-    *text = bytes.items;
+    *text = bytes.items; /* the caller's, also when reading failed */
     if (!ferror(file))
         return HI_OK;
-    free(bytes.items);
     return hi_fail(err, HI_SYSTEM, "cannot read %s: %s", name, strerror(errno));
 }
 
