@@ -92,3 +92,6 @@ test-programs: $(STEPPER) $(VICTIM)
 
 step: $(STEPPER) $(VICTIM)
 	BUILD=$(BUILD) tests/step/long
+
+demo: all
+	@BUILD=$(BUILD) tests/demo/demo
