@@ -23,7 +23,8 @@ struct tcmalloc {
     struct page_tree_tables tables;
     uint32_t class_bytes[TCMALLOC_CLASSES_MAX];
     unsigned class_count;
-    hi_addr central; /* CentralFreeList of class 0 */
+    size_t classes_module; /* whose data they were looked for in, plus 1 */
+    hi_addr central;       /* CentralFreeList of class 0 */
     uint64_t central_stride;
     VECTOR(hi_addr) caches; /* ThreadCache records */
     VECTOR(struct tcmalloc_sample) samples;
@@ -31,11 +32,11 @@ struct tcmalloc {
 
 /* -- tcmalloc_find.c ----------------------------------------------------------------------------
  */
-/* The page map, from heap->tree.module on; HI_NOT_FOUND: none. */
+/* The page map and the size classes beside it, from heap->tree.module on; HI_NOT_FOUND: none. */
 HI_MUST_USE enum hi_code tcmalloc_tree_find(struct tcmalloc *heap,
                                             const struct heap_context *context, struct hi_err *err);
-/* Size classes, central lists and thread caches, in the data of the page map's module. What is
- * missing after HI_OK: class_count 0, central 0, no caches. */
+/* Central lists and thread caches, in the data of the page map's module. What is missing after
+ * HI_OK: central 0, no caches. */
 HI_MUST_USE enum hi_code
 tcmalloc_parts_find(struct tcmalloc *heap, const struct heap_context *context, struct hi_err *err);
 

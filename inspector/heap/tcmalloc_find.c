@@ -1,8 +1,10 @@
 /*
  * Finding gperftools' parts without symbols.
  *
- *   page map       a page tree whose leaves name spans that hold the pages they are filed under
- *   size classes   a run of int32 in the same module's data: 0, 8, 16, ... rising to 256 KiB
+ *   size classes   a run of int32 in a module's data: 0, 8, 16, ... rising to 256 KiB
+ *   page map       a page tree in the same module whose leaves name spans that hold the pages they
+ *                  are filed under; without size classes beside it, it is a likeness that other
+ *                  programs' tables of pointers have by chance
  *   central lists  an array at a constant stride in which every entry holds its own class number
  *   thread caches  reached from a pointer in the data; every list of a cache holds the size of its
  *                  class, so eighty numbers in a row must agree; the others by their links
@@ -25,8 +27,61 @@ static uint64_t word_at(const unsigned char *bytes)
     return value;
 }
 
+/* -- size classes --------------------------------------------------------------------------------
+ */
+
+static unsigned class_run(const unsigned char *bytes, size_t available, uint32_t *sizes)
+{
+    unsigned count = 0;
+    while (count < TCMALLOC_CLASSES_MAX && (count + 1) * 4 <= available) {
+        uint32_t value;
+        memcpy(&value, bytes + (size_t)count * 4, sizeof value);
+        if (count ? value <= sizes[count - 1] || value % 8 : value != 0)
+            break;
+        sizes[count++] = value;
+    }
+    bool right = count >= TCMALLOC_CLASSES_MIN && sizes[1] == 8 && sizes[2] == 16 &&
+                 sizes[count - 1] == TCMALLOC_LARGEST_SMALL;
+    return right ? count : 0;
+}
+
+static void classes_find(struct tcmalloc *heap, const unsigned char *data, size_t bytes)
+{
+    for (size_t i = 0; i + 12 <= bytes && !heap->class_count; i += 4) {
+        if (data[i + 4] == 8 && data[i] == 0)
+            heap->class_count = class_run(data + i, bytes - i, heap->class_bytes);
+    }
+}
+
+/* The classes in the data of a module; heap remembers them for the module asked about last. */
+static bool classes_of_module(struct tcmalloc *heap, const struct heap_context *context,
+                              size_t module)
+{
+    if (heap->classes_module == module + 1)
+        return heap->class_count > 0;
+    heap->classes_module = module + 1;
+    heap->class_count = 0;
+    size_t count = symbols_segment_count(context->symbols, module);
+    for (size_t i = 0; i < count && !heap->class_count; i++) {
+        struct module_segment segment = symbols_segment(context->symbols, module, i);
+        size_t bytes = (size_t)(segment.memory.end - segment.memory.start);
+        bool fits = segment.protection & MAPPING_WRITE && bytes <= SEGMENT_MAX;
+        unsigned char *data = fits ? malloc(bytes) : NULL;
+        if (data)
+            classes_find(heap, data,
+                         target_read_some(context->target, segment.memory.start, data, bytes));
+        free(data);
+    }
+    return heap->class_count > 0;
+}
+
 /* -- page map ------------------------------------------------------------------------------------
  */
+
+struct judge {
+    struct tcmalloc *heap;
+    const struct heap_context *context;
+};
 
 struct sample {
     const struct heap_context *context;
@@ -54,7 +109,10 @@ static bool sample_entry(void *context, uint64_t entry, hi_addr page)
 static bool tree_judge(void *context, const struct page_tree_shape *shape, uint64_t key,
                        hi_addr table)
 {
-    struct sample sample = {.context = context, .page_shift = shape->page_shift};
+    struct judge *judge = context;
+    if (!classes_of_module(judge->heap, judge->context, judge->heap->tree.module))
+        return false;
+    struct sample sample = {.context = judge->context, .page_shift = shape->page_shift};
     page_tree_sample(sample.context, shape, key, table, sample_entry, &sample);
     /* merged spans leave entries behind: many may be stale */
     return sample.filed_right >= RIGHT_LEAST && sample.filed_right * 8 >= sample.asked;
@@ -63,34 +121,9 @@ static bool tree_judge(void *context, const struct page_tree_shape *shape, uint6
 enum hi_code tcmalloc_tree_find(struct tcmalloc *heap, const struct heap_context *context,
                                 struct hi_err *err)
 {
+    struct judge judge = {heap, context};
     return page_tree_find(&heap->tree, context, tcmalloc_trees, tcmalloc_tree_count, tree_judge,
-                          (void *)context, err);
-}
-
-/* -- size classes --------------------------------------------------------------------------------
- */
-
-static unsigned class_run(const unsigned char *bytes, size_t available, uint32_t *sizes)
-{
-    unsigned count = 0;
-    while (count < TCMALLOC_CLASSES_MAX && (count + 1) * 4 <= available) {
-        uint32_t value;
-        memcpy(&value, bytes + (size_t)count * 4, sizeof value);
-        if (count ? value <= sizes[count - 1] || value % 8 : value != 0)
-            break;
-        sizes[count++] = value;
-    }
-    bool right = count >= TCMALLOC_CLASSES_MIN && sizes[1] == 8 && sizes[2] == 16 &&
-                 sizes[count - 1] == TCMALLOC_LARGEST_SMALL;
-    return right ? count : 0;
-}
-
-static void classes_find(struct tcmalloc *heap, const unsigned char *data, size_t bytes)
-{
-    for (size_t i = 0; i + 12 <= bytes && !heap->class_count; i += 4) {
-        if (data[i + 4] == 8 && data[i] == 0)
-            heap->class_count = class_run(data + i, bytes - i, heap->class_bytes);
-    }
+                          &judge, err);
 }
 
 /* -- central lists -------------------------------------------------------------------------------
@@ -198,8 +231,6 @@ static bool segment_parts(struct tcmalloc *heap, const struct heap_context *cont
     if (caches) {
         enough = caches_find(heap, context->target, pages, data, bytes);
     } else {
-        if (!heap->class_count)
-            classes_find(heap, data, bytes);
         if (!heap->central)
             central_find(heap, memory.start, data, bytes);
     }
@@ -216,12 +247,11 @@ enum hi_code tcmalloc_parts_find(struct tcmalloc *heap, const struct heap_contex
         return code;
     size_t module = heap->tree.module, count = symbols_segment_count(context->symbols, module);
     bool enough = true;
-    /* central lists and caches are recognised by the size classes: those first */
-    for (unsigned pass = 0; pass < 3; pass++) {
+    for (unsigned pass = 0; pass < 2; pass++) {
         for (size_t i = 0; i < count && enough; i++) {
             struct module_segment segment = symbols_segment(context->symbols, module, i);
             if (segment.protection & MAPPING_WRITE)
-                enough = segment_parts(heap, context, pages, segment.memory, pass == 2);
+                enough = segment_parts(heap, context, pages, segment.memory, pass == 1);
         }
     }
     evidence_cache_free(pages);

@@ -29,14 +29,6 @@ static void tcmalloc_close(void *state)
     free(heap);
 }
 
-static enum hi_code not_understood(const struct heap_context *context, struct probe *probe,
-                                   size_t module, const char *why)
-{
-    snprintf(probe->unknown, sizeof probe->unknown, "tcmalloc is here (%s), but %s",
-             symbols_module(context->symbols, module)->path, why);
-    return HI_UNSUPPORTED;
-}
-
 static enum hi_code probe_by_name(const struct heap_context *context, unsigned instance,
                                   struct probe *probe)
 {
@@ -44,8 +36,11 @@ static enum hi_code probe_by_name(const struct heap_context *context, unsigned i
     if (instance || symbols_find(context->symbols, SYMBOLS_ANY_MODULE,
                                  "MallocExtension_ReleaseFreeMemory", &symbol, NULL) != HI_OK)
         return HI_NOT_FOUND;
-    return not_understood(context, probe, symbol.module,
-                          "no page map of a version that we know was found in its data");
+    snprintf(probe->unknown, sizeof probe->unknown,
+             "tcmalloc is here (%s), but no page map and size classes of a version that we know "
+             "were found in its data",
+             symbols_module(context->symbols, symbol.module)->path);
+    return HI_UNSUPPORTED;
 }
 
 static enum hi_code tcmalloc_probe(const struct heap_context *context, unsigned instance,
@@ -61,10 +56,7 @@ static enum hi_code tcmalloc_probe(const struct heap_context *context, unsigned 
     }
     if (code == HI_OK)
         code = tcmalloc_parts_find(heap, context, err);
-    if (code == HI_OK && !heap->class_count)
-        code = not_understood(context, probe, heap->tree.module,
-                              "its table of size classes was not found");
-    else if (code == HI_NOT_FOUND)
+    if (code == HI_NOT_FOUND)
         code = probe_by_name(context, instance, probe);
     if (code != HI_OK) {
         tcmalloc_close(heap);
