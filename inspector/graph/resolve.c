@@ -16,29 +16,16 @@ static enum edge_kind kind_at(const struct resolve *resolve, hi_addr word,
         return EDGE_START;
     uint64_t usable = blocks_place_usable(resolve->blocks, word, place);
     uint64_t slack = region->slack < usable ? region->slack : usable;
-    if (place->offset > usable - slack || place->offset >= usable)
+    if (place->offset >= usable - slack)
         return EDGE_START;
     return place->offset == 8 || place->offset == 16 ? EDGE_COOKIE : EDGE_INTERIOR;
-}
-
-/* Nothing live is at word; but it may be one past the end of a live block whose neighbour is not.
- */
-static uint32_t end_before(const struct resolve *resolve, hi_addr word)
-{
-    struct block_place place;
-    if (!blocks_at(resolve->blocks, word - 1, &place) || !bits_get(resolve->live, place.block) ||
-        place.offset + 1 != blocks_place_usable(resolve->blocks, word - 1, &place))
-        return EDGE_NONE;
-    return edge_of(place.block, EDGE_START);
 }
 
 static inline uint32_t edge_at(const struct resolve *resolve, hi_addr word,
                                const struct block_place *place)
 {
-    if (place->block == BLOCK_NONE)
+    if (place->block == BLOCK_NONE || !bits_get(resolve->live, place->block))
         return EDGE_NONE;
-    if (!bits_get(resolve->live, place->block))
-        return place->offset == 0 ? end_before(resolve, word) : EDGE_NONE;
     if (place->offset == 0)
         return edge_of(place->block, EDGE_START);
     return edge_of(place->block, kind_at(resolve, word, place));

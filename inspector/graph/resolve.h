@@ -3,8 +3,8 @@
  *
  *   START     its start; a place in it where the allocator may have put what it handed out
  *             (region.interior_ok); one past the end of what was asked, which lies in the last
- *             slack bytes or right behind them, but only where no other live block starts; any
- *             place in a NODE (a mapping is held by its middle as well)
+ *             slack bytes or right behind them, but only where no other block starts, whatever
+ *             its state; any place in a NODE (a mapping is held by its middle as well)
  *   COOKIE    8 or 16 bytes in
  *   INTERIOR  elsewhere
  */

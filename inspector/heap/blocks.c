@@ -146,6 +146,8 @@ static bool region_place(const struct blocks *blocks, size_t index, hi_addr addr
     case REGION_NODE:
         place->block = region->base;
         place->offset = address - region->first;
+        if (place->offset == region->usable && region->usable)
+            return !region->slack_exact || !region->slack;
         return address >= region->first && place->offset <= region->usable;
     }
     return false;

@@ -47,6 +47,8 @@ struct region {
     uint32_t gap;       /* CHUNKS: bytes at a block's end that belong to the next one's header */
     uint32_t slack;     /* largest (usable - requested) that the allocator gives: an address in the
                            last slack bytes of a block may be one past the end of what was asked */
+    bool slack_exact;   /* SINGLE: the block has just this slack, so with any its end is no end of
+                           what was asked for */
     uint16_t heap;      /* index of the heap in struct heaps; set by the sink */
     uint32_t arena;     /* index of the arena within the heap */
     enum region_shape shape;
@@ -68,7 +70,8 @@ uint32_t blocks_count(const struct blocks *blocks);
 size_t blocks_region_count(const struct blocks *blocks);
 const struct region *blocks_region(const struct blocks *blocks, size_t index); /* address order */
 /* The block (live or not, also NODEs) that covers address: inside [start, start + usable]; the byte
- * one past the end belongs to it only when no other block covers or starts there. */
+ * one past the end belongs to it only when no other block, live or not, covers or starts there: the
+ * start of a slot is that slot's alone. */
 bool blocks_at(const struct blocks *blocks, hi_addr address, struct block_place *place);
 /* The same for several addresses at once, at most BLOCKS_AT_MANY; place.block is BLOCK_NONE where
  * there is none. */

@@ -24,8 +24,7 @@ TRUTH_NOINLINE static void dangling(void)
 }
 
 /* The only pointer to a block lies in a freed one: the block is lost. The pointer stands far in,
- * where allocators that thread lists through free blocks leave it alone. A freed block that is
- * pointed to lies between kept ones: its start may be one past the end of the block before it. */
+ * where allocators that thread lists through free blocks leave it alone. */
 TRUTH_NOINLINE static void held_by_freed(void)
 {
     for (int i = 0; i < 20; i++) {
@@ -41,13 +40,25 @@ TRUTH_NOINLINE static void held_by_freed(void)
 TRUTH_NOINLINE static void cut_list(void)
 {
     void **tail = truth_chain(30, 112, TRUTH_DIRECT, TRUTH_INDIRECT);
-    truth_keep(truth_malloc(112));
-    void **cut = truth_malloc(112);
-    void **head = truth_malloc(112);
+    void **cut = truth_malloc(112), **head = truth_malloc(112);
     cut[5] = tail;
     head[5] = cut;
     truth_keep(head);
     doomed[doomed_count++] = cut;
+}
+
+/* Lost and freed blocks in turn: where they lie side by side, the dangling pointer to the freed one
+ * is the address right behind the lost one, and must not hold it. */
+TRUTH_NOINLINE static void lost_before_freed(void)
+{
+    for (size_t bytes = 16; bytes < 3000; bytes *= 2) {
+        for (int i = 0; i < 8; i++) {
+            truth_mark(truth_malloc(bytes), TRUTH_DIRECT);
+            void *freed = truth_malloc(bytes);
+            truth_keep(freed);
+            doomed[doomed_count++] = freed;
+        }
+    }
 }
 
 TRUTH_NOINLINE static void plant(void)
@@ -55,6 +66,7 @@ TRUTH_NOINLINE static void plant(void)
     dangling();
     held_by_freed();
     cut_list();
+    lost_before_freed();
     for (int i = 0; i < doomed_count; i++)
         truth_free(doomed[i]);
 }

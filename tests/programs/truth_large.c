@@ -21,7 +21,11 @@ TRUTH_NOINLINE static void plant(void)
         freed[i] = with_child(sizes[i], TRUTH_HELD, TRUTH_DIRECT);
         truth_keep(with_child(sizes[i], TRUTH_HELD, TRUTH_HELD));
         with_child(sizes[i], TRUTH_DIRECT, TRUTH_INDIRECT);
+        /* behind a size that fills its pages this may be the address where the lost block ends */
+        if (i == 0 || sizes[i - 1] % 4096)
+            truth_keep(freed[i]);
     }
+    /* last of all, so that no later block gets an address that something points to */
     for (size_t i = 0; i < SIZES; i++)
         truth_free(freed[i]);
 }

@@ -35,7 +35,7 @@ static bool ends_at(const struct model_block *b, hi_addr word)
     return b->usable && b->start + b->usable == word;
 }
 
-/* Which live block a word holds and how, by the rules' own words. */
+/* Which live block a word holds and how, by the rules' own words. A dead one's start is its own. */
 static unsigned model_resolve(hi_addr word, unsigned *target)
 {
     for (unsigned i = 0; i < model_count; i++) {
@@ -46,12 +46,11 @@ static unsigned model_resolve(hi_addr word, unsigned *target)
         *target = i;
         uint64_t offset = word - b->start;
         if (b->live)
-            return offset == 0 || b->interior_ok || b->node || offset + b->slack > b->usable
+            return offset == 0 || b->interior_ok || b->node || offset + b->slack >= b->usable
                        ? BY_START
                    : offset == 8 || offset == 16 ? BY_COOKIE
                                                  : BY_INTERIOR;
-        if (offset)
-            return NO_EDGE;
+        return NO_EDGE;
     }
     for (unsigned i = 0; i < model_count; i++) {
         if (!ends_at(&model[i], word) || !model[i].live)

@@ -140,26 +140,29 @@ static void places(void)
     world_put(&w, DATA + 8, slot(2) + 8);
     world_put(&w, DATA + 16, slot(3) + 16);
     world_put(&w, slot(0), slot(4));    /* START from a possible block */
-    world_put(&w, DATA + 24, slot(12)); /* 12 is free, so this is the end of 11 */
+    world_put(&w, DATA + 24, slot(12)); /* 12 is free: dangling, not the end of 11 */
     world_put(&w, DATA + 32, slot(10)); /* is live: not the end of 9 */
     world_put(&w, DATA + 40, array(0) + 248);
     world_put(&w, DATA + 48, array(1) + 234);
-    world_put(&w, DATA + 56, array(2) + 233);
+    world_put(&w, DATA + 56, array(2) + 232);
     world_put(&w, DATA + 64, array(3) + 249); /* between blocks */
+    world_put(&w, DATA + 72, array(4) + 233); /* the least that was asked of a block of this size */
+    world_put(&w, DATA + 80, array(7) + 248);
     finish(&w, NULL);
     is_mark(&w, slot(0), MARK_POSSIBLE, "held by its middle: possible");
     is_mark(&w, slot(2), MARK_POSSIBLE, "8 bytes in: possible when nobody judges");
     is_mark(&w, slot(3), MARK_POSSIBLE, "16 bytes in: the same");
     is_mark(&w, slot(4), MARK_POSSIBLE, "what a possible block holds is possible");
-    is_mark(&w, slot(11), MARK_REACHABLE, "one past the end, before a free block");
+    is_mark(&w, slot(11), MARK_DIRECT, "the start of a free slot is no end of the one before");
     is_mark(&w, slot(10), MARK_REACHABLE, "the start of a live block is its own");
     is_mark(&w, slot(9), MARK_DIRECT, "and not its neighbour's end");
     is_mark(&w, array(0), MARK_REACHABLE, "one past the usable end");
     is_mark(&w, array(1), MARK_REACHABLE, "within the slack: may be the end of what was asked");
     is_mark(&w, array(2), MARK_POSSIBLE, "just before the slack: possible");
+    is_mark(&w, array(4), MARK_REACHABLE, "the first byte of the slack, too");
     is_mark(&w, array(3), MARK_DIRECT, "between two blocks: holds none");
+    is_mark(&w, array(7), MARK_REACHABLE, "one past the end of a slab's last block");
     world_free(&w);
-    w.graph = NULL;
 }
 
 static void switches(void)
