@@ -6,6 +6,7 @@ enum {
     READ_BYTES = 256 * 1024,
     SAMPLE_BYTES = 4096, /* a judge is asked often and mostly says no at once */
     LEVELS_MAX = 3,
+    SLOTS_AROUND = 16, /* of a root that are looked at on either side */
 };
 
 static uint64_t word_at(const unsigned char *bytes)
@@ -202,10 +203,29 @@ static void keys_collect(struct search *search, unsigned shift)
     }
 }
 
+/* The slots of a root are 0 or point to anonymous memory. Words of another kind mostly have
+ * neighbours that do neither, and one read tells. */
+static bool around_is_root(struct search *search, hi_addr place)
+{
+    uint64_t words[2 * SLOTS_AROUND + 1];
+    struct target *target = search->context->target;
+    hi_addr from = place - SLOTS_AROUND * 8;
+    if (place - search->segment.start < SLOTS_AROUND * 8 ||
+        target_read_some(target, from, words, sizeof words) != sizeof words)
+        return true; /* at the edge: the judge will tell */
+    for (unsigned i = 0; i < 2 * SLOTS_AROUND + 1; i++) {
+        if (words[i] && !page_tree_is_anonymous(target, words[i]))
+            return false;
+    }
+    return true;
+}
+
 static bool word_is_slot(struct search *search, hi_addr place, uint64_t word)
 {
     const struct page_tree_shape *shape = search->tree->shape;
     uint64_t root_bytes = UINT64_C(8) << shape->bits[0];
+    if (!around_is_root(search, place))
+        return false;
     for (size_t i = 0; i < search->key_count; i++) {
         uint64_t back = 8 * search->keys[i];
         if (back > place - search->segment.start || place - back + root_bytes > search->segment.end)
