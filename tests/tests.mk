@@ -74,6 +74,7 @@ $(BUILD)/bench/%: tests/bench/%.c $(INSPECTOR_LIBRARY)
 
 bench: $(BENCHES)
 	$(BUILD)/bench/leakbench
+	@BUILD=$(BUILD) tests/bench/allocators $(BENCH_RUNS)
 
 # the stepper and the program that it steps: linked at a fixed address, on the static library
 STEPPER := $(BUILD)/step/step
