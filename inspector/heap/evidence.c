@@ -262,6 +262,52 @@ bool evidence_cache_bytes(struct evidence_cache *cache, hi_addr address, void *b
     return true;
 }
 
+/* -- a map of words ---------------------------------------------------------------------------- */
+
+static int pair_order(const void *a, const void *b)
+{
+    const struct evidence_pair *x = a, *y = b;
+    return x->key < y->key ? -1 : x->key > y->key;
+}
+
+bool evidence_map_put(struct evidence_map *map, hi_addr key, uint64_t value)
+{
+    size_t count = map->pairs.count;
+    if (count >= EVIDENCE_MAP_MAX)
+        return true;
+    struct evidence_pair *pair = VECTOR_PUSH(&map->pairs);
+    if (!pair)
+        return false;
+    *pair = (struct evidence_pair){key, value};
+    map->unsorted |= count && map->pairs.items[count - 1].key > key;
+    return true;
+}
+
+bool evidence_map_get(struct evidence_map *map, hi_addr key, uint64_t *value)
+{
+    if (map->unsorted)
+        qsort(map->pairs.items, map->pairs.count, sizeof *map->pairs.items, pair_order);
+    map->unsorted = false;
+    size_t low = 0, high = map->pairs.count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (map->pairs.items[middle].key < key)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == map->pairs.count || map->pairs.items[low].key != key)
+        return false;
+    *value = map->pairs.items[low].value;
+    return true;
+}
+
+void evidence_map_free(struct evidence_map *map)
+{
+    VECTOR_FREE(&map->pairs);
+    map->unsorted = false;
+}
+
 /* -- votes ------------------------------------------------------------------------------------- */
 
 void evidence_vote_cast(struct evidence_vote *vote, uint64_t value)

@@ -59,6 +59,22 @@ uint64_t evidence_cache_faults(const struct evidence_cache *cache, hi_addr *firs
 bool evidence_cache_bytes(struct evidence_cache *cache, hi_addr address, void *buffer,
                           size_t bytes);
 
+/* -- a map of words -------------------------------------------------------------------------------
+ * Address to value, for links that a walk passes by and a list will ask for: one look-up instead of
+ * one read of the target. Holds EVIDENCE_MAP_MAX entries; what comes after is left out. */
+#define EVIDENCE_MAP_MAX ((size_t)1 << 22)
+struct evidence_pair {
+    hi_addr key;
+    uint64_t value;
+};
+struct evidence_map {
+    VECTOR(struct evidence_pair) pairs;
+    bool unsorted; /* keys mostly come in rising order: sorted when first asked otherwise */
+};
+bool evidence_map_put(struct evidence_map *map, hi_addr key, uint64_t value); /* false: memory */
+bool evidence_map_get(struct evidence_map *map, hi_addr key, uint64_t *value);
+void evidence_map_free(struct evidence_map *map);
+
 /* -- votes ------------------------------------------------------------------------------------- */
 enum { EVIDENCE_VOTE_SLOTS = 512 };
 struct evidence_vote {

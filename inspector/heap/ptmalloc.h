@@ -82,6 +82,7 @@ struct ptmalloc {
     uint64_t tls_expected, tls_read; /* threads that have TLS; whose slot could be read */
     VECTOR(struct ptmalloc_tcache) tcaches;
     VECTOR(hi_addr) tcache_like; /* live chunks of a thread cache's size */
+    struct evidence_map links;   /* first words of chunks that may lie in a fast bin */
     uint64_t tcache_reported, tcache_listed, fastbin_listed;
     uint64_t lists_broken;
 };

@@ -312,7 +312,7 @@ static bool list_overlay(struct ptmalloc *p, struct heap_sink *sink, hi_addr hea
         }
         if (!sink_overlay(sink, user, BLOCK_CACHED, NULL))
             return false;
-        if (!evidence_cache_u64(p->cache, user, &word))
+        if (!evidence_map_get(&p->links, user, &word) && !evidence_cache_u64(p->cache, user, &word))
             return true;
         at = ptmalloc_link(p, user, word);
     }

@@ -394,6 +394,7 @@ void ptmalloc_close(void *state)
     VECTOR_FREE(&p->claimed);
     VECTOR_FREE(&p->tcaches);
     VECTOR_FREE(&p->tcache_like);
+    evidence_map_free(&p->links);
     evidence_cache_free(p->cache);
     free(p);
 }

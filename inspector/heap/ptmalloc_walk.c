@@ -109,6 +109,24 @@ static bool tcache_like_push(struct walk *w, const struct chunk *chunk)
     return like != NULL;
 }
 
+/* A live chunk of a size whose fast bin is not empty, and whose first word can be a link of it. */
+static bool fast_like_push(struct walk *w, const struct chunk *chunk)
+{
+    hi_addr user = chunk->address + PTMALLOC_HEADER_BYTES;
+    hi_addr to = ptmalloc_link(w->p, user, chunk->words.fd);
+    if (to && (to % CHUNK_ALIGN || to >> 47 || to < w->p->page_bytes))
+        return true;
+    bool fine = evidence_map_put(&w->p->links, user, chunk->words.fd);
+    w->stopped |= !fine;
+    return fine;
+}
+
+static inline bool may_be_fast(const struct walk *w, uint64_t bytes)
+{
+    size_t bin = bytes / CHUNK_ALIGN - 2;
+    return bin < PTMALLOC_FASTBINS && w->arena->fastbins[bin] != 0;
+}
+
 static inline bool is_tcache_size(const struct walk *w, uint64_t bytes)
 {
     return bytes - w->tcache_min <= w->tcache_span;
@@ -139,7 +157,10 @@ static inline bool emit_chunk(struct walk *w, const struct chunk *chunk, const s
     }
     if (!(next->words.size & CHUNK_PREV_INUSE))
         return emit_free(w, chunk, next);
-    if (is_tcache_size(w, chunk_bytes(chunk->words.size)) && !tcache_like_push(w, chunk))
+    uint64_t bytes = chunk_bytes(chunk->words.size);
+    if (may_be_fast(w, bytes) && !fast_like_push(w, chunk))
+        return false;
+    if (is_tcache_size(w, bytes) && !tcache_like_push(w, chunk))
         return false;
     return walk_emit(w, chunk->address, BLOCK_LIVE);
 }
