@@ -2,8 +2,8 @@
  * Finding mimalloc without symbols, also linked into a program under its own names.
  *
  *   v2  segments: at 32 MiB-aligned addresses of anonymous memory, a head whose first slice says
- *       that it is as long as the head says it is, and whose cookie is the address hidden by the
- *       same secret as in every other segment
+ *       that it is as long as the head says it is, whose slices end one where the next begins,
+ *       and whose cookie is the address hidden by the same secret as in every other segment
  *   v3  the page map: a word in a module's data points to a page tree whose entries name page
  *       records that cover the address they are filed under
  *
@@ -69,7 +69,7 @@ static uint64_t segment_secret(struct target *target, hi_addr address,
     uint32_t first = (uint32_t)field(head, row->slices + MIMALLOC_PAGE_SLICES, 4);
     uint32_t back = (uint32_t)field(head, row->slices + MIMALLOC_PAGE_SLICE_OFFSET, 4);
     bool right = slices > 0 && slices < UINT64_C(1) << 30 && info > 0 && info < slices &&
-                 entries > 0 && entries <= MIMALLOC_SEGMENT_SLICES && entries <= slices &&
+                 entries == (slices < MIMALLOC_SEGMENT_SLICES ? slices : MIMALLOC_SEGMENT_SLICES) &&
                  first == info && back == 0;
     return right ? field(head, row->cookie, 8) ^ address : 0;
 }
@@ -82,7 +82,30 @@ static bool segment_push(struct mimalloc *heap, hi_addr address)
     return item != NULL;
 }
 
-/* All aligned addresses of one mapping. *secret: that of the segments so far, 0: none yet. */
+/* Does every slice begin where the one before ends, until the last? Numbers of another program may
+ * look like a head; and 2.0 and 2.1.7 have the same heads, but records of different size. */
+static bool slices_chain(struct target *target, hi_addr segment,
+                         const struct mimalloc_segment_layout *row)
+{
+    uint64_t total, slice = 0;
+    if (target_read_u64(target, segment + (hi_addr)row->slice_count, &total, NULL) != HI_OK)
+        return false;
+    for (unsigned steps = 0; steps < MIMALLOC_SEGMENT_SLICES; steps++) {
+        uint32_t words[2]; /* slice_count, slice_offset */
+        hi_addr record = segment + (hi_addr)row->slices + slice * row->page->bytes;
+        if (slice >= MIMALLOC_SEGMENT_SLICES ||
+            target_read(target, record, words, sizeof words, NULL) != HI_OK || words[0] == 0 ||
+            words[1] != 0)
+            return false;
+        slice += words[0];
+        if (slice + MIMALLOC_GUARD_SLICES >= total)
+            return slice <= total;
+    }
+    return false;
+}
+
+/* All aligned addresses of one mapping. *secret: that of the segments so far, 0: none yet. The
+ * first must be right in every slice, since it speaks for the others. */
 static bool mapping_segments(struct mimalloc *heap, struct target *target,
                              const struct mapping *mapping, uint64_t *secret)
 {
@@ -90,7 +113,8 @@ static bool mapping_segments(struct mimalloc *heap, struct target *target,
     hi_addr at = (mapping->start + step - 1) & ~(step - 1);
     for (; at < mapping->end && at >= mapping->start; at += step) {
         uint64_t found = segment_secret(target, at, heap->segment);
-        if (found == 0 || (*secret && found != *secret))
+        if (found == 0 || (*secret && found != *secret) ||
+            (*secret == 0 && !slices_chain(target, at, heap->segment)))
             continue;
         *secret = found;
         if (!segment_push(heap, at))
@@ -116,39 +140,6 @@ static bool segments_find(struct mimalloc *heap, struct target *target)
     }
     heap->segment = NULL;
     return true;
-}
-
-/* 2.0 and 2.1.7 have the same heads; their page records are of different size: which of the two
- * makes every slice begin where the one before ends? */
-static bool slices_chain(struct target *target, hi_addr segment,
-                         const struct mimalloc_segment_layout *row)
-{
-    uint32_t slice = 0, count = 0;
-    for (unsigned steps = 0; slice < MIMALLOC_SEGMENT_SLICES; steps++, slice += count) {
-        uint32_t words[2];
-        hi_addr record = segment + (hi_addr)row->slices + (hi_addr)slice * row->page->bytes;
-        if (target_read(target, record, words, sizeof words, NULL) != HI_OK)
-            return false;
-        count = words[0];
-        if (count == 0)
-            return steps > 1; /* a segment for one huge block ends early */
-        if (words[1] != 0 || count > MIMALLOC_SEGMENT_SLICES)
-            return steps > 1 && count > MIMALLOC_SEGMENT_SLICES;
-    }
-    return slice == MIMALLOC_SEGMENT_SLICES;
-}
-
-static void segments_choose(struct mimalloc *heap, struct target *target)
-{
-    for (size_t row = 0; row < mimalloc_segment_count; row++) {
-        const struct mimalloc_segment_layout *candidate = &mimalloc_segments[row];
-        if (candidate->slices != heap->segment->slices ||
-            !slices_chain(target, heap->segments.items[0], candidate))
-            continue;
-        heap->segment = candidate;
-        heap->page = candidate->page;
-        return;
-    }
 }
 
 /* -- v3 ------------------------------------------------------------------------------------------
@@ -209,10 +200,8 @@ enum hi_code mimalloc_find(struct mimalloc *heap, const struct heap_context *con
 {
     if (!segments_find(heap, context->target))
         return hi_no_memory(err);
-    if (heap->segment) {
-        segments_choose(heap, context->target);
+    if (heap->segment)
         return HI_OK;
-    }
     struct sample sample = {.context = context, .heap = heap};
     return page_tree_find(&heap->tree, context, &mimalloc_tree, 1, tree_judge, &sample, err);
 }

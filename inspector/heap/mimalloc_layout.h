@@ -35,6 +35,7 @@ enum {
     MIMALLOC_SLICE_SHIFT = 16,
     MIMALLOC_SEGMENT_SHIFT = 25,
     MIMALLOC_SEGMENT_SLICES = 512,
+    MIMALLOC_GUARD_SLICES = 1,      /* at a segment's end, in builds that guard their memory */
     MIMALLOC_PAGE_SLICES = 0,       /* v2: u32 slice_count, first in the record */
     MIMALLOC_PAGE_SLICE_OFFSET = 4, /* v2: u32 bytes back to the page's first record */
     MIMALLOC_SMALL_START = 384,     /* 2.0: where blocks of 8 to 1024 bytes start in their page */
