@@ -277,7 +277,7 @@ static bool mapped_push(struct ptmalloc *p, struct heap_sink *sink, const struct
                             .first = user,
                             .count = 1,
                             .usable = mapped->usable,
-                            .slack = p->page_bytes,
+                            .slack = 16,
                             .arena = p->mapped_arena};
     p->mapped_walked++;
     p->mapped_bytes_walked += mapped->end - mapped->base;
