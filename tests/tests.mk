@@ -72,7 +72,7 @@ $(BUILD)/bench/%: tests/bench/%.c $(INSPECTOR_LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) $(INSPECTOR_CFLAGS) -Itests -o $@ $< $(INSPECTOR_LIBRARY) $(INSPECTOR_LIBS)
 
-bench: $(BENCHES)
+bench: all $(BENCHES)
 	$(BUILD)/bench/leakbench
 	@BUILD=$(BUILD) tests/bench/allocators $(BENCH_RUNS)
 
