@@ -107,7 +107,8 @@ static bool row_explains(const struct sample *sample, const struct jemalloc_exte
     unsigned char record[JEMALLOC_EXTENT_BYTES];
     struct target *target = sample->context->target;
     hi_addr place = leaf_pointer(sample->shape, entry, row->pointer_mask);
-    if (target_read(target, place, record, sizeof record, NULL) != HI_OK)
+    if (!page_tree_is_anonymous(target, place) ||
+        target_read(target, place, record, sizeof record, NULL) != HI_OK)
         return false;
     hi_addr start = word_at(record + JEMALLOC_EXTENT_ADDRESS) & ~UINT64_C(0xfff);
     uint64_t bytes = word_at(record + JEMALLOC_EXTENT_SIZE) & ~UINT64_C(0xfff);

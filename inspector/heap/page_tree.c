@@ -174,6 +174,21 @@ enum hi_code page_tree_walk(const struct page_tree *tree, const struct heap_cont
 /* -- finding -------------------------------------------------------------------------------------
  */
 
+/* Is there room for a whole table below the root? Spares the judge most of the candidates. */
+static bool table_fits(struct target *target, const struct page_tree_shape *shape, hi_addr table)
+{
+    hi_addr end = table + (UINT64_C(1) << shape->bits[1]) * entry_bytes(shape, 1);
+    for (hi_addr at = table; at >= table;) {
+        const struct mapping *mapping = target_mapping_at(target, at);
+        if (!anonymous_mapping(mapping))
+            return false;
+        if (mapping->end >= end)
+            return end > table;
+        at = mapping->end;
+    }
+    return false;
+}
+
 struct search {
     const struct heap_context *context;
     struct page_tree *tree;
@@ -230,6 +245,8 @@ static bool word_is_slot(struct search *search, hi_addr place, uint64_t word)
         uint64_t back = 8 * search->keys[i];
         if (back > place - search->segment.start || place - back + root_bytes > search->segment.end)
             continue;
+        if (!table_fits(search->context->target, shape, word))
+            return false;
         if (search->judge(search->judge_context, shape, search->keys[i], word)) {
             search->tree->root = place - back;
             return true;
@@ -248,6 +265,8 @@ static bool word_is_root(struct search *search, uint64_t word)
                 HI_OK ||
             !page_tree_is_anonymous(search->context->target, table))
             continue;
+        if (!table_fits(search->context->target, shape, table))
+            return false;
         if (!search->judge(search->judge_context, shape, search->keys[i], table))
             return false;
         search->tree->root = word;
