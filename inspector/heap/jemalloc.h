@@ -21,11 +21,19 @@ struct jemalloc_extent {
     uint64_t bitmap[JEMALLOC_BITMAP_WORDS];
 };
 
+/* A thread's cache: of one that runs, or of one that a fork did not take along. */
+struct jemalloc_cache {
+    const struct jemalloc_cache_layout *row;
+    hi_addr place;
+    bool thread_gone;
+};
+
 struct jemalloc {
     struct page_tree tree;
     const struct jemalloc_extent_layout *extent;
-    VECTOR(hi_addr) records;                   /* all extent records, rising, no doubles */
-    struct page_tree_tables tables;            /* the tree's own: metadata */
+    VECTOR(hi_addr) records;        /* all extent records, rising, no doubles */
+    struct page_tree_tables tables; /* the tree's own: metadata */
+    VECTOR(struct jemalloc_cache) caches;
     uint32_t arena_index[JEMALLOC_ARENAS_MAX]; /* ours + 1; 0: not seen */
 };
 
@@ -43,7 +51,12 @@ bool jemalloc_extent_decode(const struct jemalloc *heap, const unsigned char *re
 
 /* -- jemalloc_cache.c ---------------------------------------------------------------------------
  */
-HI_MUST_USE enum hi_code jemalloc_caches_overlay(const struct heap_context *context,
+/* Fill heap->caches; the records that they are part of are metadata. For walk(). */
+HI_MUST_USE enum hi_code jemalloc_caches_find(struct jemalloc *heap,
+                                              const struct heap_context *context,
+                                              struct heap_sink *sink, struct hi_err *err);
+HI_MUST_USE enum hi_code jemalloc_caches_overlay(const struct jemalloc *heap,
+                                                 const struct heap_context *context,
                                                  struct heap_sink *sink, struct hi_err *err);
 
 #endif

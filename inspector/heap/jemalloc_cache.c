@@ -10,22 +10,36 @@
  * A bin holds a stack of pointers to free regions. 5.3: from stack_head up to the address whose low
  * 16 bits are low_bits_empty. Before: ncached of them below avail. The stacks lie in blocks that
  * the allocator took from itself: they are live, belong to nobody else and must not be read as
- * data.
+ * data. Neither must tsd itself: its copies of page tree slots look like pointers into large
+ * blocks.
+ *
+ * A forked child has the other threads' memory, not the threads: what their caches hold is lost to
+ * the allocator, and still not the program's. Their TLS is found by the C library's thread record
+ * at the end of their stacks' mappings. A thread that ended has flushed its cache; what is left in
+ * its TLS may be out of date, so such a cache counts only when it holds something and all of that
+ * is live blocks.
  */
+#include "heap/evidence.h"
 #include "heap/jemalloc.h"
 
 enum {
     WINDOW_BYTES = 256 * 1024, /* static TLS that is looked through, below the thread pointer */
     BIN_CAPACITY = 8192,       /* no cache bin holds more */
+    RECORD_TOP_BYTES = 16384,  /* of a mapping, in which a thread record is looked for */
+    RECORD_ALIGN = 64,
+    CACHES_MAX = 1 << 17,
 };
 
 struct cache_search {
     const struct heap_context *context;
+    struct jemalloc *heap;
     struct heap_sink *sink;
     hi_addr start; /* of the window */
     size_t bytes;
     unsigned char *window;
     uint64_t *stack;
+    uint64_t seen; /* blocks of the cache in hand */
+    bool out_of_memory;
 };
 
 static bool window_word(const struct cache_search *search, hi_addr address, uint64_t *value)
@@ -84,8 +98,10 @@ static bool bin_stack(const struct jemalloc_cache_layout *row, const unsigned ch
     return top && *count && *count <= BIN_CAPACITY;
 }
 
-static bool bins_overlay(struct cache_search *search, const struct jemalloc_cache_layout *row,
-                         hi_addr bins, unsigned count)
+typedef bool (*cached_visit)(struct cache_search *search, hi_addr block);
+
+static bool bins_visit(struct cache_search *search, const struct jemalloc_cache_layout *row,
+                       hi_addr bins, unsigned count, cached_visit visit)
 {
     unsigned char bin[JEMALLOC_BIN_BYTES];
     for (unsigned i = 0; i < count; i++) {
@@ -99,11 +115,43 @@ static bool bins_overlay(struct cache_search *search, const struct jemalloc_cach
         size_t got =
             target_read_some(search->context->target, from, search->stack, (size_t)cached * 8);
         for (size_t k = 0; k < got / 8; k++) {
-            if (!sink_overlay(search->sink, search->stack[k], BLOCK_CACHED, NULL))
+            if (!visit(search, search->stack[k]))
                 return false;
         }
     }
     return true;
+}
+
+static bool cache_visit(struct cache_search *search, const struct jemalloc_cache *cache,
+                        cached_visit visit)
+{
+    const struct jemalloc_cache_layout *row = cache->row;
+    return bins_visit(search, row, cache->place + row->small_offset, row->small_count, visit) &&
+           (row->large_offset == 0 ||
+            bins_visit(search, row, cache->place + row->large_offset, row->large_count, visit));
+}
+
+static bool block_overlay(struct cache_search *search, hi_addr block)
+{
+    return sink_overlay(search->sink, block, BLOCK_CACHED, NULL);
+}
+
+/* -- caches of threads that are gone ------------------------------------------------------------
+ */
+
+static bool block_is_live(struct cache_search *search, hi_addr block)
+{
+    const struct blocks *blocks = sink_heaps(search->sink)->blocks;
+    struct block_place place;
+    search->seen++;
+    return blocks_at(blocks, block, &place) && place.offset == 0 &&
+           blocks_is_live(blocks, place.block);
+}
+
+static bool cache_is_current(struct cache_search *search, const struct jemalloc_cache *cache)
+{
+    search->seen = 0;
+    return !cache->thread_gone || (cache_visit(search, cache, block_is_live) && search->seen > 0);
 }
 
 /* The block in which the cache's stacks lie. */
@@ -122,23 +170,30 @@ static bool stacks_keep(struct cache_search *search, const struct jemalloc_cache
                      "tcache stacks");
 }
 
-static bool cache_overlay(struct cache_search *search, const struct jemalloc_cache_layout *row,
-                          hi_addr place)
+static bool cache_push(struct cache_search *search, const struct jemalloc_cache_layout *row,
+                       hi_addr place, bool thread_gone)
 {
-    if (!stacks_keep(search, row, place))
+    for (size_t i = 0; thread_gone && i < search->heap->caches.count; i++) {
+        if (search->heap->caches.items[i].place == place)
+            return true;
+    }
+    if (search->heap->caches.count == CACHES_MAX)
+        return true;
+    struct jemalloc_cache *cache = VECTOR_PUSH(&search->heap->caches);
+    search->out_of_memory = !cache;
+    if (!cache)
         return false;
-    if (!bins_overlay(search, row, place + row->small_offset, row->small_count))
-        return false;
-    return row->large_offset == 0 ||
-           bins_overlay(search, row, place + row->large_offset, row->large_count);
+    *cache = (struct jemalloc_cache){row, place, thread_gone};
+    hi_addr tsd = place - row->tsd_before;
+    return place < row->tsd_before || sink_metadata(search->sink, tsd, tsd + row->tsd_bytes);
 }
 
-static bool thread_overlay(struct cache_search *search)
+static bool window_search(struct cache_search *search, bool thread_gone)
 {
     for (size_t i = 0; i < search->bytes; i += 8) {
         for (size_t row = 0; row < jemalloc_cache_count; row++) {
             if (cache_at(search, &jemalloc_caches[row], search->start + i))
-                return cache_overlay(search, &jemalloc_caches[row], search->start + i);
+                return cache_push(search, &jemalloc_caches[row], search->start + i, thread_gone);
         }
     }
     return true;
@@ -159,23 +214,81 @@ static void window_read(struct cache_search *search, hi_addr thread_pointer)
                         ~(size_t)7;
 }
 
-enum hi_code jemalloc_caches_overlay(const struct heap_context *context, struct heap_sink *sink,
+/* glibc's thread record: points to itself twice, and to the dtv between. */
+static bool record_search(struct cache_search *search, const struct mapping *mapping)
+{
+    unsigned char top[RECORD_TOP_BYTES];
+    hi_addr start =
+        mapping->end - mapping->start > sizeof top ? mapping->end - sizeof top : mapping->start;
+    size_t got = target_read_some(search->context->target, start, top, mapping->end - start);
+    for (size_t i = 0; i + 24 <= got; i += RECORD_ALIGN) {
+        uint64_t words[3];
+        memcpy(words, top + i, sizeof words);
+        if (words[0] != start + i || words[2] != words[0] || words[1] == 0)
+            continue;
+        window_read(search, start + i);
+        if (!window_search(search, true))
+            return false;
+    }
+    return true;
+}
+
+static bool caches_find(struct cache_search *search)
+{
+    struct target *target = search->context->target;
+    for (size_t i = 0; i < target_thread_count(target); i++) {
+        const struct thread *thread = target_thread(target, i);
+        if (!thread->has_registers || thread->fs_base == 0)
+            continue;
+        window_read(search, thread->fs_base);
+        if (!window_search(search, false))
+            return false;
+    }
+    for (size_t i = 0; i < target_mapping_count(target); i++) {
+        const struct mapping *mapping = target_mapping(target, i);
+        if (evidence_is_heap_mapping(mapping) && !record_search(search, mapping))
+            return false;
+    }
+    return true;
+}
+
+static enum hi_code search_begin(struct cache_search *search, struct hi_err *err)
+{
+    search->window = malloc(WINDOW_BYTES + BIN_CAPACITY * 8);
+    search->stack = (uint64_t *)(void *)(search->window + WINDOW_BYTES);
+    return search->window ? HI_OK : hi_no_memory(err);
+}
+
+enum hi_code jemalloc_caches_find(struct jemalloc *heap, const struct heap_context *context,
+                                  struct heap_sink *sink, struct hi_err *err)
+{
+    struct cache_search search = {.context = context, .heap = heap, .sink = sink};
+    enum hi_code code = search_begin(&search, err);
+    if (code != HI_OK)
+        return code;
+    bool go_on = caches_find(&search);
+    free(search.window);
+    if (search.out_of_memory)
+        return hi_no_memory(err);
+    return go_on ? HI_OK : HI_STOPPED;
+}
+
+/* Those of threads that run come first: a cache that is gone can't take their blocks. */
+enum hi_code jemalloc_caches_overlay(const struct jemalloc *heap,
+                                     const struct heap_context *context, struct heap_sink *sink,
                                      struct hi_err *err)
 {
     struct cache_search search = {.context = context, .sink = sink};
-    unsigned char *memory = malloc(WINDOW_BYTES + BIN_CAPACITY * 8);
-    if (!memory)
-        return hi_no_memory(err);
-    search.window = memory;
-    search.stack = (uint64_t *)(void *)(memory + WINDOW_BYTES);
+    enum hi_code code = search_begin(&search, err);
+    if (code != HI_OK)
+        return code;
     bool go_on = true;
-    for (size_t i = 0; go_on && i < target_thread_count(context->target); i++) {
-        const struct thread *thread = target_thread(context->target, i);
-        if (!thread->has_registers || thread->fs_base == 0)
-            continue;
-        window_read(&search, thread->fs_base);
-        go_on = thread_overlay(&search);
+    for (size_t i = 0; go_on && i < heap->caches.count; i++) {
+        const struct jemalloc_cache *cache = &heap->caches.items[i];
+        if (cache_is_current(&search, cache))
+            go_on = stacks_keep(&search, cache->row, cache->place) &&
+                    cache_visit(&search, cache, block_overlay);
     }
-    free(memory);
+    free(search.window);
     return go_on ? HI_OK : HI_STOPPED;
 }

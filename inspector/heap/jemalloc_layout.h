@@ -35,6 +35,8 @@ struct jemalloc_cache_layout {
     unsigned count_offset; /* DESCRIPTOR, RING: of ncached in a bin */
     unsigned stack_offset; /* of stack_head or avail in a bin */
     unsigned block_offset; /* SLOW: of dyn_alloc in tcache_slow */
+    unsigned tsd_before;   /* of tcache in tsd, which holds nothing of the program's */
+    unsigned tsd_bytes;
 };
 
 enum {

@@ -86,6 +86,7 @@ static void jemalloc_close(void *state)
         return;
     VECTOR_FREE(&heap->records);
     VECTOR_FREE(&heap->tables.items);
+    VECTOR_FREE(&heap->caches);
     free(heap);
 }
 
@@ -317,14 +318,13 @@ static enum hi_code jemalloc_walk(const struct heap_context *context, struct hea
     sink_check(sink, "slabs with nfree = free bits", walk.slabs, right,
                walk.slabs_off == 0 || walk.slabs_off <= threads_inside(&walk));
     heap->system_bytes = walk.system_bytes;
-    return HI_OK;
+    return jemalloc_caches_find(walk.heap, context, sink, err);
 }
 
 static enum hi_code jemalloc_overlay(const struct heap_context *context, struct heap *heap,
                                      struct heap_sink *sink, struct hi_err *err)
 {
-    (void)heap; /* the caches prove themselves */
-    return jemalloc_caches_overlay(context, sink, err);
+    return jemalloc_caches_overlay(heap->state, context, sink, err);
 }
 
 const struct heap_reader jemalloc_reader = {
