@@ -9,6 +9,7 @@
  * still holds its lists; and threads' registers may be unknown. Live chunks of the size whose every
  * list runs over known blocks, with as many as the counts say (an ending one: no more), are taken
  * by their content when at least one list is not empty and, where entries carry a key, all agree.
+ * An empty one of a thread that fork() left behind is known by its place.
  *
  * Fast bins (until 2.42): singly linked through fd, heads in the arena.
  *
@@ -386,13 +387,31 @@ static bool tcache_content_holds(struct ptmalloc *p, const struct heap_sink *sin
     return key->agree;
 }
 
+/* The first chunk of an arena's own heap is the thread cache of the thread that made the arena. In
+ * a forked child that thread is gone, and its cache may be empty: nothing but its place and its
+ * zeros speak for it. */
+static bool tcache_is_arenas_first(struct ptmalloc *p, hi_addr address)
+{
+    struct tcache_content content;
+    if (!tcache_decode(p, p->tcache, address, &content) || content.used || content.odd)
+        return false;
+    for (size_t i = 0; i < p->heaps.count; i++) {
+        const struct ptmalloc_heap *heap = &p->heaps.items[i];
+        hi_addr arena = p->arenas.items[heap->arena].address;
+        if (address - heap->start < heap->bytes)
+            return arena - heap->start < heap->bytes &&
+                   address == ptmalloc_heap_first(p, heap) + PTMALLOC_HEADER_BYTES;
+    }
+    return false;
+}
+
 static bool tcaches_by_content(struct ptmalloc *p, struct heap_sink *sink)
 {
     for (size_t i = 0; i < p->tcache_like.count && p->tcache; i++) {
         hi_addr address = p->tcache_like.items[i];
         struct key_check key = {.agree = true};
         size_t before = p->tcaches.count;
-        if (!tcache_content_holds(p, sink, address, &key))
+        if (!tcache_content_holds(p, sink, address, &key) && !tcache_is_arenas_first(p, address))
             continue;
         if (!tcache_push(p, address, 0))
             return false;
