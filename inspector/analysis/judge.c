@@ -17,13 +17,15 @@
  *                      in bit 0 of the pointer to a node: red ones are held one byte in. The key
  *                      and the children must be starts of blocks, the children of the same size.
  *                      A block {pointer, 0, 0} passes as a leaf: the price of not knowing more.
- *   Python object      objects that the collector tracks have 16 bytes before them; type at 8,
- *                      and types of types end in `type`, which is its own type. Newer versions
- *                      put two words more (weak references, dictionary) before those. A count of 0
- *                      is right: dead objects wait on free lists for the next of their type.
- *   Python values      the attributes of an object, from CPython 3.11 on: a pointer p bytes in, the
- *                      byte before that place says p, the one before says how many are used; room
- *                      for n attributes has a prefix of n + 2 bytes, rounded up to words.
+ *   loaded objects     glibc from 2.35 on keeps what _dl_find_object() searches in segments that it
+ *                      aligns to two cache lines by hand: previous segment, the block's start,
+ * used, room, then entries of four words or more, so many that they fit. Python object      objects
+ * that the collector tracks have 16 bytes before them; type at 8, and types of types end in `type`,
+ * which is its own type. Newer versions put two words more (weak references, dictionary) before
+ * those. A count of 0 is right: dead objects wait on free lists for the next of their type. Python
+ * values      the attributes of an object, from CPython 3.11 on: a pointer p bytes in, the byte
+ * before that place says p, the one before says how many are used; room for n attributes has a
+ * prefix of n + 2 bytes, rounded up to words.
  */
 #include "analysis/judge.h"
 
@@ -102,6 +104,19 @@ bool judge_tree_node(const struct judged *block)
             !is_start_of_live(block, block->head[i] & ~UINT64_C(1), block->usable))
             return false;
     return is_start_of_live(block, block->head[KEY], 0);
+}
+
+bool judge_loaded_objects(const struct judged *block)
+{
+    enum { PREVIOUS, OWN_BLOCK, USED, ROOM, HEADER_WORDS, LINE_WORDS = 16, ENTRY_WORDS = 4 };
+    for (size_t i = 0; i < LINE_WORDS && i + HEADER_WORDS <= block->head_count; i++) {
+        const uint64_t *segment = &block->head[i];
+        uint64_t words = block->usable / WORD - i - HEADER_WORDS;
+        if (segment[OWN_BLOCK] == block->address && segment[USED] <= segment[ROOM] &&
+            segment[ROOM] && segment[ROOM] <= words / ENTRY_WORDS && segment[PREVIOUS] % WORD == 0)
+            return true;
+    }
+    return false;
 }
 
 /* Does the chain of types from type end in one that is its own type, in a module's data? */
@@ -186,5 +201,6 @@ bool judge_block(void *context, hi_block block, enum edge_kind kind)
     if (kind == EDGE_COOKIE && judge_array_cookie(&judged))
         return true;
     return judge_second_base(&judged) || judge_exception(&judged) || judge_python_object(&judged) ||
-           judge_python_values(&judged) || (kind == EDGE_INTERIOR && judge_tree_node(&judged));
+           judge_python_values(&judged) || judge_loaded_objects(&judged) ||
+           (kind == EDGE_INTERIOR && judge_tree_node(&judged));
 }

@@ -28,6 +28,8 @@ bool judge_second_base(const struct judged *block);
 bool judge_exception(const struct judged *block);
 /* tsearch(): a node of the C library's trees, whose children carry their colour in bit 0. */
 bool judge_tree_node(const struct judged *block);
+/* The dynamic linker's table of loaded objects (_dl_find_object), aligned by hand in its block. */
+bool judge_loaded_objects(const struct judged *block);
 /* CPython: a collector's header before the object, whose chain of types ends in itself. */
 bool judge_python_object(const struct judged *block);
 /* CPython: an object's attributes, behind a prefix that says its own size. */

@@ -147,7 +147,7 @@ static bool region_place(const struct blocks *blocks, size_t index, hi_addr addr
         place->block = region->base;
         place->offset = address - region->first;
         if (place->offset == region->usable && region->usable)
-            return !region->slack_exact || !region->slack;
+            return !region->end_unasked;
         return address >= region->first && place->offset <= region->usable;
     }
     return false;

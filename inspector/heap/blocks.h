@@ -47,8 +47,8 @@ struct region {
     uint32_t gap;       /* CHUNKS: bytes at a block's end that belong to the next one's header */
     uint32_t slack;     /* largest (usable - requested) that the allocator gives: an address in the
                            last slack bytes of a block may be one past the end of what was asked */
-    bool slack_exact;   /* SINGLE: the block has just this slack, so with any its end is no end of
-                           what was asked for */
+    bool end_unasked;   /* SINGLE: its last byte was not asked for; the address behind it, often the
+                           start of another mapping, is no end of what was */
     uint16_t heap;      /* index of the heap in struct heaps; set by the sink */
     uint32_t arena;     /* index of the arena within the heap */
     enum region_shape shape;

@@ -240,7 +240,7 @@ bool himalloc_push_large(struct himalloc *heap, struct heap_sink *sink, struct r
     region->count = 1;
     region->shape = REGION_SINGLE;
     region->slack = slack > UINT32_MAX ? UINT32_MAX : (uint32_t)slack;
-    region->slack_exact = requested > 0;
+    region->end_unasked = requested > 0 && slack > 0;
     if (requested > 0 && requested <= region->usable && !sized_add(heap, region->first, requested))
         return false;
     return sink_region(sink, region, NULL);

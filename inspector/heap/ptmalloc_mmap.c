@@ -277,7 +277,8 @@ static bool mapped_push(struct ptmalloc *p, struct heap_sink *sink, const struct
                             .first = user,
                             .count = 1,
                             .usable = mapped->usable,
-                            .slack = 16,
+                            .slack = p->page_bytes,
+                            .end_unasked = true, /* 8 bytes more than asked, then whole pages */
                             .arena = p->mapped_arena};
     p->mapped_walked++;
     p->mapped_bytes_walked += mapped->end - mapped->base;

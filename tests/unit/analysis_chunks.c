@@ -232,8 +232,19 @@ static void test_judge(void)
     ok(judge_exception(&block), "an exception of GNU C++");
     block.head[10]++;
     ok(judge_exception(&block), "a dependent one");
+    struct judged loaded = {.address = 0x10010, .usable = 312, .head_count = 39};
+    loaded.head[15] = 0x10010; /* a segment 112 bytes in: 2 of 5 entries used */
+    loaded.head[16] = 2, loaded.head[17] = 5;
+    ok(judge_loaded_objects(&loaded), "the dynamic linker's segment");
+    loaded.head[17] = 6;
+    ok(!judge_loaded_objects(&loaded), "one whose entries would not fit");
+    loaded.head[16] = 4, loaded.head[17] = 3;
+    ok(!judge_loaded_objects(&loaded), "more used than there is room");
+    loaded.head[15] = 0x10020, loaded.head[16] = 2;
+    ok(!judge_loaded_objects(&loaded), "one that does not know its block");
     struct judged empty = {.usable = 16, .slack = 15};
-    ok(!judge_array_cookie(&empty) && !judge_exception(&empty), "an unreadable block is no proof");
+    ok(!judge_array_cookie(&empty) && !judge_exception(&empty) && !judge_loaded_objects(&empty),
+       "an unreadable block is no proof");
 }
 
 int main(void)
