@@ -202,5 +202,5 @@ bool judge_block(void *context, hi_block block, enum edge_kind kind)
         return true;
     return judge_second_base(&judged) || judge_exception(&judged) || judge_python_object(&judged) ||
            judge_python_values(&judged) || judge_loaded_objects(&judged) ||
-           (kind == EDGE_INTERIOR && judge_tree_node(&judged));
+           (kind == EDGE_TAGGED && judge_tree_node(&judged));
 }

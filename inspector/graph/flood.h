@@ -17,8 +17,8 @@ struct flood {
     uint32_t count; /* blocks */
     int jobs;
     uint64_t *mark, *done;
-    const uint64_t *stop; /* or NULL */
-    uint64_t *record[3];  /* by edge kind; [EDGE_COOKIE] NULL: follow all */
+    const uint64_t *stop;         /* or NULL */
+    uint64_t *record[EDGE_KINDS]; /* by edge kind; [EDGE_COOKIE] NULL: follow all */
     uint64_t followed, repeated;
     /* private */
     uint32_t *queue[2];

@@ -11,6 +11,7 @@
  *   EDGE_START     its start, one past its end (see blocks.h), inside where interior_ok, or
  *                  anywhere in a NODE
  *   EDGE_COOKIE    8 or 16 bytes in: new T[n] keeps its count there
+ *   EDGE_TAGGED    1 to 7 bytes in: a flag in the low bits of a pointer (colours of tree nodes)
  *   EDGE_INTERIOR  elsewhere
  * With --interior=reachable all count as START. --unaligned also reads words at every byte.
  *
@@ -22,16 +23,16 @@
  *
  * Marks: graph_mark() finds
  *   reachable  from roots by START edges
- *   possible   reached only with a COOKIE or INTERIOR edge (or from a doubtful root) on the way
+ *   possible   reached only with an edge of another kind (or from a doubtful root) on the way
  *   direct     unreachable; one for each source strongly connected component of the lost graph
  *              (lowest address in a ring), over edges of any kind
  *   indirect   unreachable, held by other lost blocks; belongs to the direct one that reached it
  *              first in address order
  * A NODE is none of these: what only an unreachable NODE holds is direct, unless lost blocks hold
  * the NODE, which then passes their hold on.
- * Before that settles, blocks whose only holds are COOKIE or INTERIOR edges are shown to a judge
- * (language rules: array cookies, multiple inheritance, exception objects); what it accepts counts
- * as held by its start.
+ * Before that settles, blocks that are held, but by START edges nowhere, are shown to a judge
+ * (language rules: array cookies, multiple inheritance, exception objects, tree nodes); what it
+ * accepts counts as held by its start.
  *
  * Memory: 4 bytes an edge + 1.2 a block, under a byte a block for marks, 12 bytes a lost block.
  * Interrupted or missing input gives a graph of what was read, and says so (graph_stats.complete);
@@ -45,7 +46,7 @@
 #include "heap/heap.h"
 #include "symbols/roots.h"
 
-enum edge_kind { EDGE_START, EDGE_COOKIE, EDGE_INTERIOR };
+enum edge_kind { EDGE_START, EDGE_COOKIE, EDGE_TAGGED, EDGE_INTERIOR, EDGE_KINDS };
 
 struct graph_options {
     int jobs;                /* 0: all processors */
@@ -99,9 +100,9 @@ struct root_edge graph_root_edge(const struct graph *graph, size_t i);
 /* NOT_LIVE also for a NODE that nothing reaches. */
 enum mark { MARK_REACHABLE, MARK_POSSIBLE, MARK_DIRECT, MARK_INDIRECT, MARK_NOT_LIVE };
 
-/* Is what points into the middle of block (kind: COOKIE or INTERIOR) a thing that the language
- * does? Asked from one thread, once for each block and kind, while a live target may already be
- * released. NULL: nothing is accepted. */
+/* Is what points into block (kind: any but START) a thing that the language does? Asked from one
+ * thread, once for each block and kind, while a live target may already be released. NULL: nothing
+ * is accepted. */
 typedef bool (*graph_judge)(void *context, hi_block block, enum edge_kind kind);
 
 HI_MUST_USE enum hi_code graph_mark(struct graph *graph, graph_judge judge, void *context,

@@ -3,8 +3,8 @@
  *
  * 0. Blocks that an allocator keeps for itself are reachable and not followed.
  * 1. Seeds are the blocks that roots hold by START; the flood follows START edges and notes what
- *    reached blocks hold otherwise (two planes: COOKIE, INTERIOR). Roots' own such edges are noted
- *    too.
+ *    reached blocks hold otherwise (a plane for each of the other kinds). Roots' own such edges are
+ * noted too.
  * 2. What is noted and not reached is shown to the judge, each block once for each kind. What it
  *    accepts becomes a seed; flooding from it may note more, so this goes round until nothing new
  *    is accepted: at most once for each block and kind.
@@ -24,8 +24,8 @@ struct marking {
     struct graph *graph;
     struct flood flood;
     uint64_t *done;
-    uint64_t *noted[3]; /* by kind; START unused */
-    uint64_t *asked[3];
+    uint64_t *noted[EDGE_KINDS]; /* by kind; START unused */
+    uint64_t *asked[EDGE_KINDS];
     graph_judge judge;
     void *context;
 };
@@ -39,7 +39,7 @@ static bool marking_new(struct marking *m, struct graph *graph)
     graph->possible = bits_new(count);
     m->done = bits_new(count);
     bool fine = graph->reachable && graph->possible && m->done;
-    for (int kind = EDGE_COOKIE; kind <= EDGE_INTERIOR; kind++) {
+    for (int kind = EDGE_COOKIE; kind < EDGE_KINDS; kind++) {
         m->noted[kind] = bits_new(count);
         m->asked[kind] = m->judge ? bits_new(count) : NULL;
         fine = fine && m->noted[kind] && (m->asked[kind] || !m->judge);
@@ -50,7 +50,7 @@ static bool marking_new(struct marking *m, struct graph *graph)
         .jobs = graph->jobs,
         .mark = graph->reachable,
         .done = m->done,
-        .record = {NULL, m->noted[EDGE_COOKIE], m->noted[EDGE_INTERIOR]},
+        .record = {NULL, m->noted[EDGE_COOKIE], m->noted[EDGE_TAGGED], m->noted[EDGE_INTERIOR]},
     };
     return fine && flood_new(&m->flood);
 }
@@ -59,7 +59,7 @@ static void marking_free(struct marking *m)
 {
     flood_free(&m->flood);
     free(m->done);
-    for (int kind = EDGE_COOKIE; kind <= EDGE_INTERIOR; kind++) {
+    for (int kind = EDGE_COOKIE; kind < EDGE_KINDS; kind++) {
         free(m->noted[kind]);
         free(m->asked[kind]);
     }
@@ -97,7 +97,7 @@ static bool judge_round(struct marking *m)
 {
     const uint64_t *reachable = m->graph->reachable;
     bool accepted = false;
-    for (int kind = EDGE_COOKIE; kind <= EDGE_INTERIOR; kind++) {
+    for (int kind = EDGE_COOKIE; kind < EDGE_KINDS; kind++) {
         for (size_t w = 0; w < bits_words(m->flood.count); w++) {
             uint64_t fresh = m->noted[kind][w] & ~reachable[w] & ~m->asked[kind][w];
             m->asked[kind][w] |= fresh;
@@ -123,9 +123,11 @@ static void flood_possible(struct marking *m)
 {
     m->flood.mark = m->graph->possible;
     m->flood.stop = m->graph->reachable;
-    m->flood.record[EDGE_COOKIE] = m->flood.record[EDGE_INTERIOR] = NULL;
+    memset(m->flood.record, 0, sizeof m->flood.record);
     for (size_t w = 0; w < bits_words(m->flood.count); w++) {
-        uint64_t held = m->noted[EDGE_COOKIE][w] | m->noted[EDGE_INTERIOR][w];
+        uint64_t held = 0;
+        for (int kind = EDGE_COOKIE; kind < EDGE_KINDS; kind++)
+            held |= m->noted[kind][w];
         for (held &= ~m->graph->reachable[w]; held; held &= held - 1)
             flood_seed(&m->flood, (hi_block)(w * 64 + (unsigned)__builtin_ctzll(held)));
     }

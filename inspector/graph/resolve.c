@@ -18,6 +18,8 @@ static enum edge_kind kind_at(const struct resolve *resolve, hi_addr word,
     uint64_t slack = region->slack < usable ? region->slack : usable;
     if (place->offset >= usable - slack)
         return EDGE_START;
+    if (place->offset < 8)
+        return EDGE_TAGGED;
     return place->offset == 8 || place->offset == 16 ? EDGE_COOKIE : EDGE_INTERIOR;
 }
 

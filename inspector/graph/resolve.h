@@ -6,6 +6,7 @@
  *             slack bytes or right behind them, but only where no other block starts, whatever
  *             its state; any place in a NODE (a mapping is held by its middle as well)
  *   COOKIE    8 or 16 bytes in
+ *   TAGGED    1 to 7 bytes in
  *   INTERIOR  elsewhere
  */
 #ifndef GRAPH_RESOLVE_H

@@ -5,7 +5,7 @@ enum { REFERRER_ROWS = 8, REFS_ROWS = 40, PATH_ROWS = 24, NAME_SIZE = 320 };
 
 static const char *kind_text(enum edge_kind kind)
 {
-    static const char *const names[] = {"start", "cookie", "interior"};
+    static const char *const names[] = {"start", "cookie", "tagged start", "interior"};
     return names[kind];
 }
 

@@ -24,7 +24,7 @@ struct model_block {
 };
 static struct model_block model[BLOCKS_MOST];
 static unsigned model_count;
-enum { NO_EDGE = 0, BY_START = 1, BY_COOKIE = 2, BY_INTERIOR = 4 };
+enum { NO_EDGE = 0, BY_START = 1, BY_COOKIE = 2, BY_TAGGED = 4, BY_INTERIOR = 8 };
 static unsigned holds[BLOCKS_MOST + 1][BLOCKS_MOST]; /* last row: roots */
 static uint64_t edge_counts[BLOCKS_MOST + 1];
 static bool reach[BLOCKS_MOST][BLOCKS_MOST]; /* in the lost graph */
@@ -48,6 +48,7 @@ static unsigned model_resolve(hi_addr word, unsigned *target)
         if (b->live)
             return offset == 0 || b->interior_ok || b->node || offset + b->slack >= b->usable
                        ? BY_START
+                   : offset < 8                  ? BY_TAGGED
                    : offset == 8 || offset == 16 ? BY_COOKIE
                                                  : BY_INTERIOR;
         return NO_EDGE;
@@ -85,6 +86,7 @@ static void model_reachable(bool *reached)
                 unsigned kinds = holds[row][to];
                 bool held = (kinds & BY_START) ||
                             ((kinds & BY_COOKIE) && model_accepts(to, EDGE_COOKIE)) ||
+                            ((kinds & BY_TAGGED) && model_accepts(to, EDGE_TAGGED)) ||
                             ((kinds & BY_INTERIOR) && model_accepts(to, EDGE_INTERIOR));
                 if (!held || reached[to] || (from < model_count && !reached[from]))
                     continue;

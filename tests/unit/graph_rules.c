@@ -291,11 +291,11 @@ static void stack_in_block(void)
     world_free(&w);
 }
 
-/* Accepts a cookie of slot 1 and any place of slot 3. */
+/* Accepts a cookie of slot 1, any place of slot 3 and a tag of slot 6. */
 static bool judge_some(void *context, hi_block block, enum edge_kind kind)
 {
     (void)context;
-    return (block == 1 && kind == EDGE_COOKIE) || block == 3;
+    return (block == 1 && kind == EDGE_COOKIE) || block == 3 || (block == 6 && kind == EDGE_TAGGED);
 }
 
 static void judge(void)
@@ -309,6 +309,8 @@ static void judge(void)
     world_put(&w, slot(3), slot(4));
     world_put(&w, slot(0), slot(5));
     world_put(&w, slot(0) + 8, slot(4));
+    world_put(&w, DATA + 16, slot(6) + 7);
+    world_put(&w, DATA + 24, slot(7) + 1);
     finish(&w, judge_some);
     is_mark(&w, slot(0), MARK_POSSIBLE, "what the judge turns down stays possible");
     is_mark(&w, slot(5), MARK_POSSIBLE, "with what it holds");
@@ -316,6 +318,8 @@ static void judge(void)
     is_mark(&w, slot(2), MARK_REACHABLE, "with what it holds, too");
     is_mark(&w, slot(3), MARK_REACHABLE, "it is asked again about what came up by that");
     is_mark(&w, slot(4), MARK_REACHABLE, "reachable wins over possible");
+    is_mark(&w, slot(6), MARK_REACHABLE, "a tag in the low bits is shown as such");
+    is_mark(&w, slot(7), MARK_POSSIBLE, "and possible when turned down");
     world_free(&w);
 }
 
