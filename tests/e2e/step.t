@@ -77,7 +77,7 @@ def check_mutant(name, file, old, new):
         heaptest.diag(error)
         return
     for seed, threads, mode in ((1, 1, "waves"), (2, 2, "any"), (3, 1, "any"), (4, 3, "waves"),
-                                (5, 2, "any")):
+                                (5, 2, "any"), (6, 1, "waves"), (7, 3, "any")):
         numbers, _, output = step(["--stop-at-first", "--boundaries", "50000"], victim,
                                   [seed, 5, threads, 60, mode])
         wrong = [int(numbers.get(k, 0)) for k in ("live_called_free", "free_called_live",
