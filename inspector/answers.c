@@ -30,19 +30,48 @@ static enum hi_code answer_summary(const struct report *report, const struct opt
     return code;
 }
 
+static enum hi_code report_in_style(const struct report *report, const struct options *options,
+                                    const struct leaks *leaks,
+                                    const struct suppressions *suppressions, struct hi_err *err)
+{
+    enum hi_code code = HI_OK;
+    const char *style = options->style;
+    if (!leaks || !style || options->json || strcmp(style, "text") == 0) {
+        report_leaks(report, leaks, suppressions);
+        return HI_OK;
+    }
+    if (strcmp(style, "lsan") == 0)
+        report_leaks_lsan(report, leaks);
+    else
+        code = report_leaks_gperftools(report, leaks, err);
+    if (code == HI_OK && suppressions)
+        report_suppressions(report, suppressions);
+    return code;
+}
+
 static enum hi_code answer_leaks(const struct report *report, const struct options *options,
                                  const struct place_finder *finder, enum status *status,
                                  struct hi_err *err)
 {
     struct leaks leaks = {0};
+    struct suppressions suppressions = {0};
     bool known = report->in->is_marked;
-    enum hi_code code = known ? leaks_find(&leaks, report->in, err) : HI_OK;
-    (void)options;
+    enum hi_code code = HI_OK;
     (void)finder;
+    if (options->suppressions)
+        code = suppressions_read(&suppressions, options->suppressions, err);
+    if (code == HI_OK && known)
+        code = leaks_find(&leaks, report->in, err);
     if (code == HI_OK)
-        report_leaks(report, known ? &leaks : NULL);
-    *status = leaks.totals.direct.blocks ? STATUS_FOUND : STATUS_CLEAN;
+        leaks_suppress(&leaks, &suppressions, NULL, NULL); /* no reader keeps stacks yet */
+    bool found = leaks.totals.direct.blocks > 0;
+    bool silent = options->if_found && !found && known && inspection_complete(report->in);
+    if (code == HI_OK && !silent)
+        code = report_in_style(report, options, known ? &leaks : NULL,
+                               options->suppressions ? &suppressions : NULL, err);
+    *status = found ? STATUS_FOUND : STATUS_CLEAN;
     leaks_free(&leaks);
+    suppressions_free(&suppressions);
     return code;
 }
 

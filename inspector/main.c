@@ -11,6 +11,7 @@
 #include "analysis/judge.h"
 #include "report/progress_line.h"
 #include "report/terminal.h"
+#include "run.h"
 #include "target/gdb_registers.h"
 
 #include <errno.h>
@@ -395,14 +396,25 @@ static enum status print_help(const struct options *options)
     return STATUS_FAILED;
 }
 
+/* Status of the program that was run, or 2 when it could not be started. */
+static int start_program(const struct options *options)
+{
+    struct hi_err err = {0};
+    int status = STATUS_FAILED;
+    return run_program(options, &status, &err) == HI_OK ? status : (int)complain(&err);
+}
+
 int main(int argc, char **argv)
 {
     struct run run = {.output = STDOUT_FILENO};
     struct hi_err err = {0};
     enum status status;
     fill_standard_descriptors();
+    enum hi_code code = options_parse(&run.options, argc, argv, &err);
+    if (code == HI_OK && run.options.program && !run.options.help && !run.options.version)
+        return start_program(&run.options);
     catch_signals(on_signal);
-    if (options_parse(&run.options, argc, argv, &err) != HI_OK) {
+    if (code != HI_OK) {
         status = complain(&err);
     } else if (run.options.help || run.options.version) {
         status = print_help(&run.options);

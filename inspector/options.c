@@ -44,7 +44,7 @@ static const struct command_spec commands[COMMAND_COUNT] = {
     [COMMAND_EXPORT] = {"export", "", "profiles and graphs for other tools", 0, 0, false},
     [COMMAND_RUN] = {"run", "[OPTION...] -- PROGRAM [ARGUMENT...]",
                      "start a program on himalloc with a leak check at its exit", 0, UINT_MAX,
-                     false},
+                     true},
 };
 
 enum option_kind {
@@ -61,6 +61,8 @@ enum option_kind {
     OPTION_ROOTS,    /* unsigned, a bit each */
     OPTION_INTERIOR, /* bool */
     OPTION_BY,       /* const char *, one of a few */
+    OPTION_STYLE,    /* const char *, one of a few */
+    OPTION_EXIT,     /* uint64_t, has_exit_code */
     OPTION_REFUSED,  /* known, and not built yet */
 };
 
@@ -113,6 +115,16 @@ static const struct option_spec specs[] = {
     {0, "arena", "ID", "of this arena only", OPTION_ARENA, MEMBER(arena), ONLY(CHUNKS)},
     {0, "to", NULL, "what it points to", OPTION_FLAG, MEMBER(refs_to), ONLY(REFS)},
     {0, "by", "WHAT", "size, arena or thread", OPTION_BY, MEMBER(by), ONLY(TOP)},
+    {0, "style", "STYLE", "text, lsan or gperftools: whose words the report is in", OPTION_STYLE,
+     MEMBER(style), ONLY(LEAKS) | ONLY(RUN)},
+    {0, "suppressions", "FILE", "leaks not to be told: lines of leak:PATTERN", OPTION_TEXT,
+     MEMBER(suppressions), ONLY(LEAKS) | ONLY(RUN)},
+    {0, "if-found", NULL, "no output at all when nothing is lost", OPTION_FLAG, MEMBER(if_found),
+     ONLY(LEAKS)},
+    {0, "exitcode", "N", "the exit status when there are leaks (23)", OPTION_EXIT,
+     MEMBER(exit_code), ONLY(RUN)},
+    {0, "himalloc", "FILE", "the library, where it is not beside heapinspect", OPTION_TEXT,
+     MEMBER(himalloc), ONLY(RUN)},
     {0, "retained", NULL, "with what each holds alone", OPTION_REFUSED, 0, ONLY(TOP)},
     {0, "format", "F", "of the exported file", OPTION_REFUSED, 0, ONLY(EXPORT)},
 };
@@ -273,6 +285,26 @@ static enum hi_code parse_by(const char **by, const char *text, struct hi_err *e
     return usage(err, "--by=%s: it is size, arena or thread", text);
 }
 
+static enum hi_code parse_style(const char **style, const char *text, struct hi_err *err)
+{
+    static const char *const styles[] = {"text", "lsan", "gperftools"};
+    for (unsigned i = 0; i < 3; i++)
+        if (strcmp(text, styles[i]) == 0) {
+            *style = styles[i];
+            return HI_OK;
+        }
+    return usage(err, "--style=%s: it is text, lsan or gperftools", text);
+}
+
+static enum hi_code parse_exit_code(struct options *options, const char *text, struct hi_err *err)
+{
+    if (!parse_decimal(text, &options->exit_code) || options->exit_code > 255)
+        return usage(err, "--exitcode=%s: write a number from 0 to 255; 0 keeps the program's",
+                     text);
+    options->has_exit_code = true;
+    return HI_OK;
+}
+
 static enum hi_code parse_interior(bool *reachable, const char *text, struct hi_err *err)
 {
     *reachable = strcmp(text, "reachable") == 0;
@@ -342,6 +374,10 @@ static enum hi_code store(struct options *options, const struct option_spec *spe
         return parse_interior(member, value, err);
     case OPTION_BY:
         return parse_by(member, value, err);
+    case OPTION_STYLE:
+        return parse_style(member, value, err);
+    case OPTION_EXIT:
+        return parse_exit_code(options, value, err);
     case OPTION_REFUSED:
         return usage(err, "--%s is not built yet", spec->name);
     }
@@ -424,13 +460,25 @@ static enum hi_code push_word(struct parse *parse, const char *word)
     return HI_OK;
 }
 
+/* The first word is run: the next one is the program, and the rest belongs to it. */
+static bool is_run(const struct parse *parse)
+{
+    return parse->words.count == 1 &&
+           strcmp(parse->words.items[0], commands[COMMAND_RUN].name) == 0;
+}
+
 static enum hi_code read_words(struct parse *parse)
 {
     enum hi_code code = HI_OK;
     bool options_end = false;
     for (parse->index = 1; parse->index < parse->argc && code == HI_OK; parse->index++) {
         const char *word = parse->argv[parse->index];
-        if (options_end || word[0] != '-' || word[1] == '\0')
+        bool plain = options_end || word[0] != '-' || word[1] == '\0';
+        if (plain && is_run(parse)) {
+            parse->options->program = &parse->argv[parse->index];
+            break;
+        }
+        if (plain)
             code = push_word(parse, word);
         else if (strcmp(word, "--") == 0)
             options_end = true;
@@ -536,6 +584,19 @@ static enum hi_code check_belonging(const struct parse *parse)
     return HI_OK;
 }
 
+static enum hi_code check_run(const struct parse *parse)
+{
+    const struct options *o = parse->options;
+    if (o->pid || o->core)
+        return usage(parse->err, "run starts a program, it takes no target; for one that runs: "
+                                 "heapinspect -p PID leaks");
+    if (!o->program)
+        return usage(parse->err, "run needs a program: heapinspect run -- PROGRAM ARGUMENT...");
+    if (o->json && o->style)
+        return usage(parse->err, "--json and --style exclude each other");
+    return check_belonging(parse);
+}
+
 static enum hi_code check_whole(struct parse *parse, size_t first)
 {
     struct options *o = parse->options;
@@ -543,6 +604,8 @@ static enum hi_code check_whole(struct parse *parse, size_t first)
         return HI_OK;
     if (!commands[o->command].built)
         return usage(parse->err, "%s is not built yet in this version", command_name(o->command));
+    if (o->command == COMMAND_RUN)
+        return check_run(parse);
     if (!o->pid && !o->core)
         return usage(parse->err, "no target: give a process (-p PID) or a core file; "
                                  "heapinspect --help says more");
@@ -598,7 +661,8 @@ static void help_all(FILE *out)
     fputs("usage: heapinspect [TARGET] [COMMAND [ARGUMENT...]] [OPTION...]\n\n"
           "TARGET\n"
           "  -p PID, --pid=PID        a live process\n"
-          "  CORE                     a core file, as it is or compressed (zst, lz4, xz, gz)\n\n"
+          "  CORE                     a core file, as it is or compressed (zst, lz4, xz, gz)\n"
+          "or:    heapinspect run [OPTION...] -- PROGRAM [ARGUMENT...]\n\n"
           "COMMAND (without one: summary)\n",
           out);
     for (unsigned i = 0; i < COMMAND_COUNT; i++)
@@ -618,10 +682,12 @@ void options_help(enum command command, bool only_command, FILE *out)
         help_all(out);
         return;
     }
+    bool is_run = command == COMMAND_RUN;
     fprintf(out,
-            "usage: heapinspect TARGET %s %s [OPTION...]\n\n%s\n\nOPTION (heapinspect --help: "
+            "usage: heapinspect %s%s %s%s\n\n%s\n\nOPTION (heapinspect --help: "
             "those common to all)\n",
-            commands[command].name, commands[command].arguments, commands[command].help);
+            is_run ? "" : "TARGET ", commands[command].name, commands[command].arguments,
+            is_run ? "" : " [OPTION...]", commands[command].help);
     if (!commands[command].built)
         fputs("  This command is not built yet in this version.\n", out);
     help_options(command, true, out);

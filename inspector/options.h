@@ -3,10 +3,12 @@
  * opens nothing and ends nothing, so that it can be tested with arrays of strings.
  *
  *     heapinspect [TARGET] [COMMAND [ARGUMENT...]] [OPTION...]
+ *     heapinspect run [OPTION...] [--] PROGRAM [ARGUMENT...]
  *
  * Options may stand anywhere. Of the plain words the first is a command when it has a command's
  * name; else it is the core, and the second is the command. A core file that has the name of a
- * command is written ./leaks. `--` ends the options.
+ * command is written ./leaks. `--` ends the options; behind `run` so does the first plain word:
+ * what follows is the program's.
  */
 #ifndef OPTIONS_H
 #define OPTIONS_H
@@ -64,6 +66,14 @@ struct options {
     uint64_t min_bytes, max_bytes;
     bool refs_to;   /* refs --to: what it points to */
     const char *by; /* top --by */
+
+    const char *style;        /* leaks, run: NULL, text, lsan or gperftools */
+    const char *suppressions; /* leaks, run: a file */
+    bool if_found;            /* leaks: nothing to say, nothing said */
+    const char *himalloc;     /* run: the library */
+    bool has_exit_code;       /* run */
+    uint64_t exit_code;
+    char *const *program; /* run: what to start, ends with NULL */
 };
 
 /* HI_OK, or HI_USAGE with one line that says what, why and what to do. */

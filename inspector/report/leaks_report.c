@@ -103,7 +103,8 @@ static void say_verdict(const struct report *report, const struct leaks *leaks)
     writer_text(w, "\n");
 }
 
-void report_leaks(const struct report *report, const struct leaks *leaks)
+void report_leaks(const struct report *report, const struct leaks *leaks,
+                  const struct suppressions *suppressions)
 {
     static const struct leaks none;
     report_begin(report, "heapinspect.leaks.v1");
@@ -112,6 +113,8 @@ void report_leaks(const struct report *report, const struct leaks *leaks)
     if (leaks)
         say_verdict(report, leaks);
     report_leak_groups(report, leaks ? leaks : &none, LEAK_ROWS);
+    if (suppressions)
+        report_suppressions(report, suppressions);
     if (leaks)
         report_mark(report);
     else

@@ -14,6 +14,7 @@
 #include "analysis/leaks.h"
 #include "analysis/place.h"
 #include "analysis/root_path.h"
+#include "analysis/suppressions.h"
 #include "report/writer.h"
 
 struct report {
@@ -45,7 +46,14 @@ void report_leak_groups(const struct report *report, const struct leaks *leaks, 
 void report_summary(const struct report *report, const struct leaks *leaks,
                     const struct fragmentation *fragmentation);
 /* leaks: NULL when marking was interrupted: then nothing is known about them. */
-void report_leaks(const struct report *report, const struct leaks *leaks);
+/* suppressions: NULL when none were asked for. */
+void report_leaks(const struct report *report, const struct leaks *leaks,
+                  const struct suppressions *suppressions);
+/* In other tools' words, text only. */
+void report_leaks_lsan(const struct report *report, const struct leaks *leaks);
+HI_MUST_USE enum hi_code report_leaks_gperftools(const struct report *report,
+                                                 const struct leaks *leaks, struct hi_err *err);
+void report_suppressions(const struct report *report, const struct suppressions *suppressions);
 void report_arenas(const struct report *report);
 void report_map(const struct report *report, const struct chunk_map *map);
 HI_MUST_USE enum hi_code report_chunks(const struct report *report,

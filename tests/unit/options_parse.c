@@ -126,6 +126,24 @@ static void test_sizes(void)
        "what is no address");
 }
 
+static void test_run(void)
+{
+    static const char *const lines[] = {
+        "run --exitcode=5 -- prog -p 12 run", "run --exitcode=5 prog -p 12 run",
+        "run --exitcode=5 -- prog -p 12 run", "--exitcode 5 run prog -p 12 run"};
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        struct options o;
+        if (takes(lines[i], &o)) {
+            bool whole = o.program && strcmp(o.program[0], "prog") == 0 &&
+                         strcmp(o.program[1], "-p") == 0 && strcmp(o.program[2], "12") == 0 &&
+                         strcmp(o.program[3], "run") == 0 && !o.program[4];
+            ok(whole && !o.pid && o.command == COMMAND_RUN, "... the program's words are its own");
+            is_u64(o.exit_code, 5, "... the exit status");
+        }
+        options_free(&o);
+    }
+}
+
 static void test_refusals(void)
 {
     refuses("", "no target");
@@ -155,8 +173,15 @@ static void test_refusals(void)
     refuses("-p 1 whatis 0xzz", "not an address");
     refuses("-p 1 leaks 0x1", "one word too many");
     refuses("-p 1 refs 1 2", "one word too many");
-    refuses("run -- true", "not built yet");
     refuses("diff a b", "not built yet");
+    refuses("run", "needs a program");
+    refuses("run --style=lsan", "needs a program");
+    refuses("run --json --style=lsan -- true", "exclude");
+    refuses("run -p 1 true", "takes no target");
+    refuses("run --exitcode=256 true", "from 0 to 255");
+    refuses("run --if-found -- true", "no option of run");
+    refuses("-p 1 leaks --style=valgrind", "text, lsan or gperftools");
+    refuses("-p 1 summary --style=lsan", "no option of summary");
     refuses("-p 1 snapshot", "not built yet");
     refuses("-p 1 top --by=stack", "not built yet");
     refuses("-p 1 top --by=colour", "it is size");
@@ -188,6 +213,7 @@ int main(void)
     test_orders();
     test_values();
     test_sizes();
+    test_run();
     test_refusals();
     test_help();
     return done();
