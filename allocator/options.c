@@ -5,6 +5,9 @@
  * linker allocates before that). Ignored in a process that gained privileges (AT_SECURE). Keys of
  * features that this build does not have are accepted in silence, so that one setting serves all
  * versions; a key that nobody knows gets a note under check:full alone.
+ *
+ * HEAPCHECK, with any of the values that gperftools knew, asks for the check at exit in gperftools'
+ * wording; HIMALLOC has the last word.
  */
 #define _GNU_SOURCE
 #include "options.h"
@@ -18,6 +21,7 @@
 
 extern char **environ;
 bool options_background = true;
+struct options_leakcheck options_leakcheck = {.exit_code = 23};
 static uint8_t options_state; /* 1: read */
 
 static bool token_is(const char *text, size_t length, const char *word)
@@ -35,10 +39,76 @@ static void option_set_check(const char *value, size_t length)
         hm_hot.check_mode = CHECK_FAST;
 }
 
+/* A decimal number below 2^32; false: it is none. */
+static bool token_number(const char *value, size_t length, uint32_t *number)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < length; i++) {
+        if (value[i] < '0' || value[i] > '9')
+            return false;
+        n = n * 10 + (unsigned)(value[i] - '0');
+        if (n > UINT32_MAX)
+            return false;
+    }
+    *number = (uint32_t)n;
+    return length > 0;
+}
+
+static void option_set_exit_code(const char *value, size_t length)
+{
+    uint32_t code;
+    if (token_number(value, length, &code) && code < 256)
+        options_leakcheck.exit_code = (uint8_t)code;
+}
+
+/* always, or the one process that is to say it. */
+static void option_set_say(const char *value, size_t length)
+{
+    uint32_t pid;
+    if (token_number(value, length, &pid))
+        options_leakcheck.say_pid = pid;
+    else
+        options_leakcheck.say_always = token_is(value, length, "always");
+}
+
+/* What belongs to the check at exit. */
+static bool option_set_leakcheck(const char *key, size_t key_length, const char *value,
+                                 size_t length)
+{
+    struct options_leakcheck *o = &options_leakcheck;
+    struct option_text text = {value, length};
+    if (token_is(key, key_length, "leakcheck"))
+        o->at_exit = token_is(value, length, "exit");
+    else if (token_is(key, key_length, "exitcode"))
+        option_set_exit_code(value, length);
+    else if (token_is(key, key_length, "report"))
+        o->report = text;
+    else if (token_is(key, key_length, "suppressions"))
+        o->suppressions = text;
+    else if (token_is(key, key_length, "style"))
+        o->style = text;
+    else if (token_is(key, key_length, "say"))
+        option_set_say(value, length);
+    else
+        return false;
+    return true;
+}
+
+/* gperftools' variable: each of its values asks for the same here. */
+static void option_set_heapcheck(const char *value)
+{
+    static const char *const modes[] = {"minimal",   "normal", "strict",
+                                        "draconian", "local",  "as-is"};
+    for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
+        if (strcmp(value, modes[i]) == 0) {
+            options_leakcheck.at_exit = options_leakcheck.say_always = true;
+            options_leakcheck.style = (struct option_text){"gperftools", strlen("gperftools")};
+        }
+}
+
 static bool option_set(const char *key, size_t key_length, const char *value, size_t length)
 {
-    static const char *const later[] = {"stacks",   "sample",       "leakcheck",
-                                        "exitcode", "suppressions", "report"};
+    static const char *const later[] = {"stacks", "sample"};
     if (token_is(key, key_length, "check")) {
         option_set_check(value, length);
         return true;
@@ -50,7 +120,7 @@ static bool option_set(const char *key, size_t key_length, const char *value, si
     for (size_t i = 0; i < sizeof(later) / sizeof(later[0]); i++)
         if (token_is(key, key_length, later[i]))
             return true;
-    return false;
+    return option_set_leakcheck(key, key_length, value, length);
 }
 
 /* All pairs; the first key that is not known, or NULL. */
@@ -90,14 +160,22 @@ void options_read(void)
     options_state = 1;
     if (getauxval(AT_SECURE))
         return;
+    const char *himalloc = NULL, *heapcheck = NULL;
     for (char **e = environ; *e; e++) {
-        if (strncmp(*e, "HIMALLOC=", 9) != 0)
+        if (**e != 'H')
             continue;
+        if (!himalloc && strncmp(*e, "HIMALLOC=", 9) == 0)
+            himalloc = *e + 9;
+        else if (!heapcheck && strncmp(*e, "HEAPCHECK=", 10) == 0)
+            heapcheck = *e + 10;
+    }
+    if (heapcheck)
+        option_set_heapcheck(heapcheck);
+    if (himalloc) {
         size_t length = 0;
-        const char *unknown = options_parse(*e + 9, &length);
+        const char *unknown = options_parse(himalloc, &length);
         if (unknown && hm_hot.check_mode == CHECK_FULL)
             note_unknown(unknown, length);
-        break;
     }
     if (hm_hot.root)
         hm_hot.root->check_mode = hm_hot.check_mode;

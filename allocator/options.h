@@ -3,8 +3,26 @@
 #define HIMALLOC_OPTIONS_H
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 extern bool options_background; /* memory goes back by age on a helper thread */
+
+/* A value as it stands in the environment: not ended by a zero, and there only at the start. */
+struct option_text {
+    const char *text;
+    size_t length;
+};
+
+/* The check at exit. */
+struct options_leakcheck {
+    bool at_exit;
+    bool say_always;   /* also that nothing is lost */
+    uint32_t say_pid;  /* the process that says so; 0: none */
+    uint8_t exit_code; /* when there are leaks; 0: the program's own is kept */
+    struct option_text report, suppressions, style;
+};
+extern struct options_leakcheck options_leakcheck;
 
 /* Reads the environment as soon as there is one; cheap when that was done. */
 void options_read(void);

@@ -1,0 +1,135 @@
+/*
+ * at_exit: the leak check of a program that ends (HIMALLOC=leakcheck:exit).
+ *
+ * It runs last: exit() calls handlers in the reverse order of registration, and this one is
+ * registered by the library's constructor, before main and before the dynamic linker registers the
+ * end of all libraries; and for no library in particular, else it would go with this one's end. So
+ * destructors have run and freed what they free.
+ *
+ * The program's output is never lost, its exit status is kept. Where a leak turns the status into
+ * `exitcode`, exit() is called once more, from within: glibc goes on with the handlers that are
+ * left and writes out all streams, with the new status. Standard output is flushed before, so that
+ * it stands before the report; only if nobody holds its lock: fflush(NULL) would wait for a thread
+ * that sits in getchar(). quick_exit() writes nothing out, with or without a check.
+ *
+ * exit() on any thread will do. A second thread that gets here while the check runs waits for the
+ * end of the process; a handler that interrupts the check and calls exit() goes on to the end.
+ * A forked child that calls exit() has a check of its own. _exit(), abort() and deadly signals have
+ * none, with one exception: SIGTERM, by which servers are told to end. If that is at its default
+ * when the program starts, a handler takes its place, which checks and then dies of SIGTERM as
+ * ever. A program that sets it later, to whatever, has its own will. Process 1 of a container is
+ * not killed by a SIGTERM that it has no handler for, so it gets none.
+ */
+#define _GNU_SOURCE
+#include "at_exit.h"
+
+#include "leakcheck.h"
+#include "options.h"
+#include "pages.h"
+#include "state.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int __cxa_atexit(void (*function)(void *), void *argument, void *library);
+#ifdef __GLIBC__
+int __cxa_at_quick_exit(void (*function)(void *), void *library);
+#endif
+
+static uint64_t checker; /* process id << 32 | thread id of who checks or did */
+
+/* False: it is being checked, by a handler of this thread's or in a call further up. */
+static bool claim(void)
+{
+    uint64_t pid = (uint64_t)pages_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
+    uint64_t mine = pid << 32 | pages_thread_id();
+    uint64_t seen = __atomic_load_n(&checker, __ATOMIC_ACQUIRE);
+    while (seen >> 32 != pid)
+        if (__atomic_compare_exchange_n(&checker, &seen, mine, false, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_ACQUIRE))
+            return true;
+    while (seen != mine)
+        pause(); /* that thread ends the process */
+    return false;
+}
+
+static bool leaks_found(void)
+{
+    return claim() && leakcheck_run() == LEAKCHECK_LEAKS && options_leakcheck.exit_code != 0;
+}
+
+static void flush_output(void)
+{
+    if (ftrylockfile(stdout) != 0)
+        return;
+    fflush_unlocked(stdout);
+    funlockfile(stdout);
+}
+
+static void on_exit_called(void *unused)
+{
+    (void)unused;
+    flush_output();
+    if (!leaks_found())
+        return;
+#ifndef __GLIBC__
+    fflush(NULL); /* exit() must not be called twice */
+    _exit(options_leakcheck.exit_code);
+#endif
+    exit(options_leakcheck.exit_code);
+}
+
+#ifdef __GLIBC__
+static void on_quick_exit(void *unused)
+{
+    (void)unused;
+    if (leaks_found())
+        _exit(options_leakcheck.exit_code);
+}
+#endif
+
+static void on_sigterm(int number)
+{
+    struct sigaction plain = {.sa_handler = SIG_DFL};
+    sigset_t only;
+    if (claim())
+        leakcheck_run();
+    sigaction(number, &plain, NULL);
+    sigemptyset(&only);
+    sigaddset(&only, number);
+    pages_syscall(SYS_tgkill, getpid(), pages_thread_id(), number, 0, 0, 0);
+    pthread_sigmask(SIG_UNBLOCK, &only, NULL);
+    _exit(128 + number);
+}
+
+static void catch_sigterm(void)
+{
+    struct sigaction old;
+    struct sigaction ours = {.sa_handler = on_sigterm, .sa_flags = SA_ONSTACK | SA_RESTART};
+    if (getpid() == 1 || sigaction(SIGTERM, NULL, &old) != 0)
+        return;
+    if (old.sa_handler == SIG_DFL && !(old.sa_flags & SA_SIGINFO))
+        sigaction(SIGTERM, &ours, NULL);
+}
+
+void at_exit_start(void)
+{
+    if (!options_leakcheck.at_exit)
+        return;
+    free(malloc(1)); /* a program that never allocates has a heap to be looked at as well */
+    leakcheck_prepare();
+    __cxa_atexit(on_exit_called, NULL, NULL);
+#ifdef __GLIBC__
+    __cxa_at_quick_exit(on_quick_exit, NULL);
+#endif
+    catch_sigterm();
+}
+
+__attribute__((constructor)) static void at_exit_register(void)
+{
+    options_read();
+    at_exit_start();
+}

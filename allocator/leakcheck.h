@@ -1,0 +1,16 @@
+/* leakcheck: hands this process to heapinspect and waits for its verdict. See leakcheck.c. */
+#ifndef HIMALLOC_LEAKCHECK_H
+#define HIMALLOC_LEAKCHECK_H
+
+enum leakcheck_verdict {
+    LEAKCHECK_CLEAN,
+    LEAKCHECK_LEAKS,  /* direct ones */
+    LEAKCHECK_UNKNOWN /* it could not be done; a line said why */
+};
+
+/* At the start, while environment, folder and standard error are those of whoever started us. */
+void leakcheck_prepare(void);
+/* Allocates nothing, takes no lock, touches no stdio: can be called from a signal handler. */
+enum leakcheck_verdict leakcheck_run(void);
+
+#endif
