@@ -33,6 +33,13 @@ $(BUILD)/programs/%: tests/programs/%.cc tests/programs/truth.h
 	@mkdir -p $(@D)
 	$(CXX) $(CFLAGS) -Wall -Wextra -Wshadow $(if $(WERROR),-Werror) -Itests -o $@ $< -pthread -ldl
 
+# the same, linked with the allocator into one file without symbols and without a dynamic linker
+STATIC_PROGRAMS := $(addprefix $(BUILD)/programs/static/truth_,chain freed interior large registers \
+    ring signal_stack stack thread_end threads)
+$(BUILD)/programs/static/%: tests/programs/%.c tests/programs/truth.h $(BUILD)/libhimalloc.a
+	@mkdir -p $(@D)
+	$(CC) $(filter-out -MMD -MP,$(COMMON)) -Itests -static -s -o $@ $< $(BUILD)/libhimalloc.a -pthread
+
 # libraries that the programs open
 $(BUILD)/programs/%.so: tests/programs/modules/%.c
 	@mkdir -p $(@D)
@@ -41,7 +48,7 @@ $(BUILD)/programs/%.so: tests/programs/modules/%.c
 .PHONY: test-programs sanitized-tests
 sanitized-tests: $(filter-out $(BUILD)/unit/alloc_%,$(UNIT_TESTS))
 
-test-programs: all $(UNIT_TESTS) $(PROGRAMS)
+test-programs: all $(UNIT_TESTS) $(PROGRAMS) $(STATIC_PROGRAMS)
 
 check: test-programs
 	BUILD=$(BUILD) prove --exec '' $(PROVE_FLAGS) $(UNIT_TESTS) $(wildcard tests/e2e/*.t tests/checks/*.t)

@@ -24,6 +24,10 @@ PROGRAM_LIST = [
     ("truth_signal_stack", "data"), ("truth_signal_stack", "heap"), ("truth_signal_stack", "map"),
     ("truth_context", "saved"), ("truth_context", "running"),
 ]
+# with the allocator in a static, stripped executable (nothing says there which frame is exit's)
+STATIC_LIST = [(f"static/truth_{name}", *rest) for name, *rest in (
+    ("chain",), ("freed",), ("interior",), ("large",), ("registers",), ("ring",), ("stack",),
+    ("threads",), ("thread_end",), ("signal_stack", "heap"))]
 LOST = ("direct", "indirect", "ring")
 FORMS = os.environ.get("TRUTH_FORMS", "live,gcore,core").split(",")
 
@@ -200,7 +204,7 @@ def main():
         if allocator not in present:
             skip(allocator, "not here")
             continue
-        for entry in PROGRAM_LIST:
+        for entry in PROGRAM_LIST + (STATIC_LIST if allocator == "himalloc" else []):
             if not only or entry[0] in only:
                 one(allocator, *entry)
     done()
