@@ -209,21 +209,23 @@ static void gather(struct flood *flood)
     flood->queue_full = false;
 }
 
-static void sweeps_run(struct flood *flood)
+static void sweep_run(struct flood *flood)
 {
-    do {
-        flood->next = 0;
-        parallel_run(flood->jobs, sweep_work, flood);
-    } while (flood->pending > flood->queue_capacity / 2);
-    gather(flood);
+    flood->next = 0;
+    parallel_run(flood->jobs, sweep_work, flood);
+    if (flood->pending <= flood->queue_capacity / 2)
+        gather(flood);
 }
 
-void flood_run(struct flood *flood)
+bool flood_run(struct flood *flood)
 {
     while (flood->pending) {
+        if (!progress_step(flood->progress, "marking", flood->followed, flood->count))
+            return false;
         if (flood->queue_full)
-            sweeps_run(flood);
+            sweep_run(flood);
         else
             level_run(flood);
     }
+    return true;
 }

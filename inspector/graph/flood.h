@@ -16,6 +16,7 @@ struct flood {
     const struct edges *edges;
     uint32_t count; /* blocks */
     int jobs;
+    const struct progress *progress;
     uint64_t *mark, *done;
     const uint64_t *stop;         /* or NULL */
     uint64_t *record[EDGE_KINDS]; /* by edge kind; [EDGE_COOKIE] NULL: follow all */
@@ -33,7 +34,7 @@ struct flood {
  * are in stop). false: out of memory. */
 bool flood_new(struct flood *flood);
 void flood_free(struct flood *flood);
-bool flood_seed(struct flood *flood, hi_block block); /* false: was marked or is stopped */
-void flood_run(struct flood *flood);
+bool flood_seed(struct flood *flood, hi_block block); /* false: was marked or is in stop */
+HI_MUST_USE bool flood_run(struct flood *flood);      /* false: interrupted */
 
 #endif

@@ -105,6 +105,7 @@ enum mark { MARK_REACHABLE, MARK_POSSIBLE, MARK_DIRECT, MARK_INDIRECT, MARK_NOT_
  * is accepted. */
 typedef bool (*graph_judge)(void *context, hi_block block, enum edge_kind kind);
 
+/* HI_STOPPED: interrupted; then nothing is marked. */
 HI_MUST_USE enum hi_code graph_mark(struct graph *graph, graph_judge judge, void *context,
                                     struct hi_err *err);
 enum mark graph_mark_of(const struct graph *graph, hi_block block);

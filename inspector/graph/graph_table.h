@@ -41,6 +41,8 @@ static inline hi_block edge_block_of(uint32_t edge)
     return edge >> 2;
 }
 
+/* mark.c: interrupted, or out of memory: no marks are left. */
+HI_MUST_USE enum hi_code mark_failed(struct graph *graph, struct hi_err *err);
 /* lost.c: direct and indirect, after the marks are final. */
 HI_MUST_USE enum hi_code lost_find(struct graph *graph, struct hi_err *err);
 

@@ -148,6 +148,7 @@ static bool flood_sources(struct lost *l)
         .edges = &l->graph->edges,
         .count = l->count,
         .jobs = l->graph->jobs,
+        .progress = l->graph->progress,
         .mark = l->reached,
         .done = done,
         .stop = l->outer,
@@ -163,10 +164,10 @@ static bool flood_sources(struct lost *l)
     hi_block b = bits_from(l->direct, 0, l->count);
     for (; b < l->count; b = bits_from(l->direct, b + 1, l->count))
         flood_seed(&flood, b);
-    flood_run(&flood);
+    bool fine = flood_run(&flood);
     flood_free(&flood);
     free(done);
-    return true;
+    return fine;
 }
 
 /* -- rings ------------------------------------------------------------------------------------- */
@@ -184,9 +185,11 @@ struct rings {
     uint32_t *index;  /* order of discovery, 1..; 0: not yet */
     uint32_t *open;   /* nodes of components not closed yet */
     uint32_t open_count, discovered, components;
+    uint64_t steps;
     VECTOR(struct frame) frames;
 };
 
+enum { STEPS_BETWEEN_QUESTIONS = 1 << 16 };
 #define CLOSED (UINT32_C(1) << 31) /* low: the component is known */
 
 static bool rings_new(struct rings *r, const struct lost *l, uint64_t *rest)
@@ -268,6 +271,14 @@ static bool node_step(struct rings *r)
     return true;
 }
 
+/* Now and then, is the user still waiting? */
+static bool go_on(struct rings *r)
+{
+    if (++r->steps % STEPS_BETWEEN_QUESTIONS)
+        return true;
+    return progress_step(r->lost->graph->progress, "marking", r->discovered, r->rest.count);
+}
+
 static bool components_find(struct rings *r)
 {
     for (uint32_t node = 0; node < r->rest.count; node++) {
@@ -275,7 +286,7 @@ static bool components_find(struct rings *r)
             continue;
         bool fine = node_enter(r, node);
         while (fine && r->frames.count)
-            fine = node_step(r);
+            fine = node_step(r) && go_on(r);
         if (!fine)
             return false;
     }
@@ -419,5 +430,5 @@ enum hi_code lost_find(struct graph *graph, struct hi_err *err)
                leaders_find(&lost) && list_without_nodes(&lost);
     }
     lost_free(&lost);
-    return fine ? HI_OK : hi_no_memory(err);
+    return fine ? HI_OK : mark_failed(graph, err);
 }

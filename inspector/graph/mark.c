@@ -13,7 +13,8 @@
  * 4. The rest is lost: lost.c.
  *
  * Marks are final whatever the order of work was. A graph of an interrupted reading is marked like
- * any other; graph_stats.complete says what that is worth.
+ * any other; graph_stats.complete says what that is worth. An interrupt is heard between rounds,
+ * and leaves no marks at all: a part of them would call the rest lost.
  */
 #include "graph/flood.h"
 #include "graph/graph_table.h"
@@ -48,6 +49,7 @@ static bool marking_new(struct marking *m, struct graph *graph)
         .edges = &graph->edges,
         .count = count,
         .jobs = graph->jobs,
+        .progress = graph->progress,
         .mark = graph->reachable,
         .done = m->done,
         .record = {NULL, m->noted[EDGE_COOKIE], m->noted[EDGE_TAGGED], m->noted[EDGE_INTERIOR]},
@@ -111,15 +113,18 @@ static bool judge_round(struct marking *m)
     return accepted;
 }
 
-static void flood_reachable(struct marking *m)
+static bool flood_reachable(struct marking *m)
 {
     seed_roots(m);
-    flood_run(&m->flood);
-    while (m->judge && judge_round(m))
-        flood_run(&m->flood);
+    bool fine = flood_run(&m->flood);
+    while (fine && m->judge && judge_round(m))
+        fine = flood_run(&m->flood);
+    m->graph->stats.followed = m->flood.followed;
+    m->graph->stats.repeated = m->flood.repeated;
+    return fine;
 }
 
-static void flood_possible(struct marking *m)
+static bool flood_possible(struct marking *m)
 {
     m->flood.mark = m->graph->possible;
     m->flood.stop = m->graph->reachable;
@@ -131,7 +136,7 @@ static void flood_possible(struct marking *m)
         for (held &= ~m->graph->reachable[w]; held; held &= held - 1)
             flood_seed(&m->flood, (hi_block)(w * 64 + (unsigned)__builtin_ctzll(held)));
     }
-    flood_run(&m->flood);
+    return flood_run(&m->flood);
 }
 
 static double seconds_now(void)
@@ -141,22 +146,25 @@ static double seconds_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+enum hi_code mark_failed(struct graph *graph, struct hi_err *err)
+{
+    free(graph->reachable);
+    free(graph->possible);
+    graph->reachable = graph->possible = NULL;
+    graph->lost.count = 0;
+    bit_rank_free(&graph->listed);
+    if (progress_stopped(graph->progress))
+        return hi_fail(err, HI_STOPPED, "interrupted while marking");
+    return hi_no_memory(err);
+}
+
 enum hi_code graph_mark(struct graph *graph, graph_judge judge, void *context, struct hi_err *err)
 {
     struct marking m = {.graph = graph, .judge = judge, .context = context};
     double start = seconds_now();
-    bool fine = marking_new(&m, graph);
-    if (fine) {
-        progress_step(graph->progress, "marking", 0, 0);
-        flood_reachable(&m);
-        graph->stats.followed = m.flood.followed;
-        graph->stats.repeated = m.flood.repeated;
-        flood_possible(&m);
-    }
+    bool fine = marking_new(&m, graph) && flood_reachable(&m) && flood_possible(&m);
     marking_free(&m);
-    if (!fine)
-        return hi_no_memory(err);
-    enum hi_code code = lost_find(graph, err);
+    enum hi_code code = fine ? lost_find(graph, err) : mark_failed(graph, err);
     graph->stats.mark_seconds = seconds_now() - start;
     return code;
 }

@@ -90,7 +90,9 @@ static void say_verdict(const struct report *report, const struct leaks *leaks)
         return;
     writer_text(w, "\n");
     writer_style(w, STYLE_TITLE);
-    if (!leaks->groups.count)
+    if (!leaks->groups.count && !inspection_complete(report->in))
+        writer_text(w, "No leaks in what could be read; that is not all (see the first line).");
+    else if (!leaks->groups.count)
         writer_text(w, "No leaks: each live block is held by a root or by a block that is.");
     else if (totals->direct.blocks)
         say_sums(w, totals);

@@ -1,6 +1,8 @@
 /* graph: each rule of what holds what, one test a rule. */
 #include "unit/graph_world.h"
 
+#include <limits.h>
+
 enum {
     HEAP = 0x100000, /* 64 slots of 64 bytes, all live unless the test says otherwise */
     SLOT = 64,
@@ -364,14 +366,52 @@ static void referrers(void)
     world_free(&w);
 }
 
-static void stop_reading(void)
+/* Interrupts at the n-th sign of life. */
+struct interrupt {
+    volatile sig_atomic_t stop;
+    int left;
+};
+
+static void interrupt_later(void *context, const char *phase, uint64_t step, uint64_t total)
 {
-    static volatile sig_atomic_t stop = 1;
-    struct progress progress = {.stop = &stop};
+    struct interrupt *interrupt = context;
+    (void)phase, (void)step, (void)total;
+    if (interrupt->left-- == 0)
+        interrupt->stop = 1;
+}
+
+static void interrupts(void)
+{
+    struct interrupt interrupt = {.left = INT_MAX};
+    struct progress progress = {interrupt_later, &interrupt, &interrupt.stop};
     struct world w;
     open_world(&w, 8);
+    world_put(&w, DATA,
+              slot(0)); /* a level each: a list, what is possible, what a lost one holds */
+    world_put(&w, slot(0), slot(1));
+    world_put(&w, slot(1), slot(2));
+    world_put(&w, slot(2), slot(3) + 32);
+    world_put(&w, slot(4), slot(5));
+    world_put(&w, slot(6), slot(7));
+    world_put(&w, slot(7), slot(6));
     w.options.progress = &progress;
     finish(&w, NULL);
+    bool empty = true;
+    int stopped = 0;
+    enum hi_code code = HI_STOPPED;
+    for (int n = 0; code == HI_STOPPED && n < 100; n++) {
+        interrupt = (struct interrupt){.left = n};
+        code = graph_mark(w.graph, NULL, NULL, NULL);
+        stopped += code == HI_STOPPED;
+        for (unsigned i = 0; code == HI_STOPPED && i < 8; i++)
+            empty &= world_mark(&w, slot(i)) == MARK_NOT_LIVE;
+        empty &= code == HI_OK || graph_lost_count(w.graph) == 0;
+    }
+    ok(stopped >= 5, "marking hears an interrupt at each of its steps");
+    ok(empty, "and leaves no marks then");
+    ok(code == HI_OK && world_mark(&w, slot(6)) == MARK_DIRECT, "marking again is possible");
+    interrupt = (struct interrupt){.left = 0};
+    world_read(&w);
     ok(!graph_stats(w.graph)->complete, "an interrupted graph says so");
     world_free(&w);
 }
@@ -388,6 +428,6 @@ int main(void)
     stack_in_block();
     judge();
     referrers();
-    stop_reading();
+    interrupts();
     return done();
 }

@@ -102,12 +102,17 @@ static inline void world_finish(struct world *w)
                   "target_open_bytes");
 }
 
-static inline void world_build(struct world *w, graph_judge judge, void *context)
+static inline void world_read(struct world *w)
 {
     graph_free(w->graph);
     world_require(graph_build(&w->graph, w->target, w->heaps, &w->roots, &w->options, NULL) ==
                       HI_OK,
                   "graph_build");
+}
+
+static inline void world_build(struct world *w, graph_judge judge, void *context)
+{
+    world_read(w);
     world_require(graph_mark(w->graph, judge, context, NULL) == HI_OK, "graph_mark");
 }
 
