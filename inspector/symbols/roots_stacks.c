@@ -8,12 +8,13 @@
  *     low  | guard | dead .......... | live .......... | static TLS | struct pthread | end
  *                               SP - 128 ^         TLS start ^
  *
- * The dead part is claimed (no root, no node). SP elsewhere: a signal handler on an alternate
- * stack, or a coroutine. That foreign stack counts from SP to its end. Its signal frame, when it
- * has one, leads to the interrupted SP and so back to the own stack (or to another foreign one: at
- * most eight times). A coroutine leads nowhere: nobody knows where the own stack was left, so all
- * of it counts. A foreign stack may lie in a heap block, which is then held by SP, wherever that
- * points inside.
+ * The dead part is claimed (no root, no node). A thread of a bare clone has only what
+ * lies between its SP and its TLS; when more follows than a TLS needs, that is a node, held by the
+ * TLS. SP elsewhere: a signal handler on an alternate stack, or a coroutine. That foreign stack
+ * counts from SP to its end. Its signal frame, when it has one, leads to the interrupted SP and so
+ * back to the own stack (or to another foreign one: at most eight times). A coroutine leads
+ * nowhere: nobody knows where the own stack was left, so all of it counts. A foreign stack may lie
+ * in a heap block, which is then held by SP, wherever that points inside.
  *
  * TLS of the main thread lies in memory that the dynamic linker (or sbrk, when static) gave, beside
  * other things of theirs; it reaches from the lowest static block to the end of the record.
@@ -134,11 +135,30 @@ static void collect_foreign(struct collector *c, const struct thread *thread, hi
     *sp = interrupted ? frame.sp : 0;
 }
 
+/* Of a thread whose stack no C library knows: the mapping around SP may be many, joined by the
+ * kernel. What is neither below its TLS nor above SP stays a node. */
+static struct hi_range unknown_stack(const struct thread *thread, struct hi_range mapping,
+                                     hi_addr tls)
+{
+    struct hi_range own = {thread->sp - RED_ZONE_BYTES, mapping.end};
+    if (own.start < mapping.start)
+        own.start = mapping.start;
+    if (holds(mapping, tls) && tls >= thread->sp)
+        own.end = tls;
+    else if (own.end - own.start > FOREIGN_MAX_BYTES)
+        own.end = own.start + FOREIGN_MAX_BYTES;
+    return own;
+}
+
 static void collect_thread(struct collector *c, const struct thread *thread)
 {
     const struct pthread *record = pthread_at(c, thread->fs_base);
     struct hi_range own = own_stack(c, thread, record);
     hi_addr sp = thread->sp, tls = tls_range(c, thread, record).start;
+    bool known = record && record->stack.start < record->stack.end;
+    bool bare = !known && thread->tid != target_pid(c->target) && holds(own, sp);
+    if (bare)
+        own = unknown_stack(thread, own, tls);
     for (int depth = 0; sp && !holds(own, sp) && depth < FOREIGN_MAX_DEPTH; depth++)
         collect_foreign(c, thread, &sp);
     if (holds(own, sp))
@@ -146,8 +166,12 @@ static void collect_thread(struct collector *c, const struct thread *thread)
     else
         collect_range(c, ROOT_STACK, own.start, holds(own, tls) ? tls : own.end, thread->tid, NULL);
     collect_claim(c, own.start, own.end);
-    collect_tls(c, thread, record);
-    if (record && record->stack.start < record->stack.end)
+    hi_addr end = mapping_range(c, thread->fs_base).end;
+    if (bare && end > thread->fs_base && end - thread->fs_base > TOP_MAX_BYTES)
+        collect_word(c, ROOT_KEPT, thread->fs_base, thread->tid, "thread control block");
+    else
+        collect_tls(c, thread, record);
+    if (known)
         collect_word(c, ROOT_KEPT, thread->sp, thread->tid, "stack in use");
 }
 

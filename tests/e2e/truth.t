@@ -19,7 +19,7 @@ PROGRAM_LIST = [
     ("truth_rings_joined",), ("truth_interior",), ("truth_tls",), ("truth_stack",),
     ("truth_registers",), ("truth_freed",), ("truth_realloc",), ("truth_entries",),
     ("truth_large",), ("truth_threads",), ("truth_thread_end",), ("truth_leader_gone",),
-    ("truth_mapping",), ("truth_libc",), ("truth_cxx",), ("truth_fork",),
+    ("truth_clone",), ("truth_clone", "tls"), ("truth_mapping",), ("truth_libc",), ("truth_cxx",), ("truth_fork",),
     ("truth_exit", "return"), ("truth_exit", "call"),
     ("truth_signal_stack", "data"), ("truth_signal_stack", "heap"), ("truth_signal_stack", "map"),
     ("truth_context", "saved"), ("truth_context", "running"),
