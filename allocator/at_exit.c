@@ -12,8 +12,11 @@
  * it stands before the report; only if nobody holds its lock: fflush(NULL) would wait for a thread
  * that sits in getchar(). quick_exit() writes nothing out, with or without a check.
  *
- * exit() on any thread will do. A second thread that gets here while the check runs waits for the
- * end of the process; a handler that interrupts the check and calls exit() goes on to the end.
+ * exit() on any thread will do. Several at once are beyond the rules, but servers do it: older
+ * glibc hands each handler to one of the threads, and ends the process as soon as one of them finds
+ * no handler left. So the handler is registered several times: one thread checks, each other one
+ * gets a copy, in which it waits for the end. A signal handler that interrupts the check and calls
+ * exit() goes on to the end.
  * A forked child that calls exit() has a check of its own. _exit(), abort() and deadly signals have
  * none, with one exception: SIGTERM, by which servers are told to end. If that is at its default
  * when the program starts, a handler takes its place, which checks and then dies of SIGTERM as
@@ -38,6 +41,8 @@ int __cxa_atexit(void (*function)(void *), void *argument, void *library);
 #ifdef __GLIBC__
 int __cxa_at_quick_exit(void (*function)(void *), void *library);
 #endif
+
+enum { EXIT_COPIES = 8 };
 
 static uint64_t checker; /* process id << 32 | thread id of who checks or did */
 
@@ -121,7 +126,8 @@ void at_exit_start(void)
         return;
     free(malloc(1)); /* a program that never allocates has a heap to be looked at as well */
     leakcheck_prepare();
-    __cxa_atexit(on_exit_called, NULL, NULL);
+    for (int i = 0; i < EXIT_COPIES; i++)
+        __cxa_atexit(on_exit_called, NULL, NULL);
 #ifdef __GLIBC__
     __cxa_at_quick_exit(on_quick_exit, NULL);
 #endif
