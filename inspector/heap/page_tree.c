@@ -54,6 +54,7 @@ struct descent {
     unsigned char *buffers[LEVELS_MAX];
     size_t read_bytes;
     struct hi_range window; /* only entries that stand for addresses in here */
+    uint64_t entries_left;  /* a right tree files no more pages than there are */
     bool out_of_memory;
 };
 
@@ -61,6 +62,9 @@ static bool table_descend(struct descent *descent, unsigned level, hi_addr table
 
 static bool entry_follow(struct descent *descent, unsigned level, uint64_t entry, hi_addr covers)
 {
+    if (descent->entries_left == 0)
+        return false;
+    descent->entries_left--;
     if (level == descent->shape->levels - 1)
         return descent->visit(descent->context, entry, covers);
     if (!page_tree_is_anonymous(descent->target, entry))
@@ -119,6 +123,19 @@ static bool table_descend(struct descent *descent, unsigned level, hi_addr table
     return true;
 }
 
+/* Twice the pages of anonymous memory: entries of memory that was given back may still stand. */
+static uint64_t entries_most(struct target *target, const struct page_tree_shape *shape)
+{
+    enum { ENTRIES_SPARE = 1 << 20 };
+    uint64_t pages = 0;
+    for (size_t i = 0; i < target_mapping_count(target); i++) {
+        const struct mapping *mapping = target_mapping(target, i);
+        if (anonymous_mapping(mapping))
+            pages += (mapping->end - mapping->start) >> shape->page_shift;
+    }
+    return 2 * pages + ENTRIES_SPARE;
+}
+
 static bool buffers_get(struct descent *descent, size_t read_bytes)
 {
     unsigned char *memory = malloc(LEVELS_MAX * read_bytes);
@@ -134,6 +151,7 @@ void page_tree_sample(const struct heap_context *context, const struct page_tree
     struct descent descent = {.target = context->target,
                               .progress = context->progress,
                               .shape = shape,
+                              .entries_left = UINT64_MAX,
                               .visit = visit,
                               .context = visit_context};
     hi_addr covers = key << level_shift(shape, 0);
@@ -160,6 +178,7 @@ enum hi_code page_tree_walk(const struct page_tree *tree, const struct heap_cont
                               .shape = tree->shape,
                               .tables = tables,
                               .window = {0, UINT64_MAX},
+                              .entries_left = entries_most(context->target, tree->shape),
                               .visit = visit,
                               .context = visit_context};
     if (!buffers_get(&descent, READ_BYTES))
@@ -168,6 +187,9 @@ enum hi_code page_tree_walk(const struct page_tree *tree, const struct heap_cont
     free(descent.buffers[0]);
     if (descent.out_of_memory)
         return hi_no_memory(err);
+    if (!whole && descent.entries_left == 0)
+        return hi_fail(err, HI_BAD_INPUT, "the page tree at %#llx names more pages than there are",
+                       (unsigned long long)tree->root);
     return whole ? HI_OK : HI_STOPPED;
 }
 
