@@ -154,12 +154,16 @@ static bool cache_is_current(struct cache_search *search, const struct jemalloc_
     return !cache->thread_gone || (cache_visit(search, cache, block_is_live) && search->seen > 0);
 }
 
-/* The block in which the cache's stacks lie. */
+/* The blocks in which the cache's stacks and, before 5.3, the thread's decay counters lie. */
 static bool stacks_keep(struct cache_search *search, const struct jemalloc_cache_layout *row,
                         hi_addr place)
 {
     struct target *target = search->context->target;
     uint64_t word;
+    if (row->decay_before &&
+        target_read_u64(target, place - row->decay_before, &word, NULL) == HI_OK && word &&
+        !sink_kept(search->sink, word, "arenas_tdata"))
+        return false;
     hi_addr at = place + row->small_offset + row->stack_offset; /* avail of the first bin */
     if (row->kind == JEMALLOC_CACHE_SLOW &&
         target_read_u64(target, place, &at, NULL) == HI_OK) /* tcache_slow */
