@@ -44,7 +44,8 @@ int __cxa_at_quick_exit(void (*function)(void *), void *library);
 
 enum { EXIT_COPIES = 8 };
 
-static uint64_t checker; /* process id << 32 | thread id of who checks or did */
+static FILE *first_stdout; /* the C library's own, which is never freed */
+static uint64_t checker;   /* process id << 32 | thread id of who checks or did */
 
 /* False: it is being checked, by a handler of this thread's or in a call further up. */
 static bool claim(void)
@@ -68,10 +69,10 @@ static bool leaks_found(void)
 
 static void flush_output(void)
 {
-    if (ftrylockfile(stdout) != 0)
+    if (stdout != first_stdout || ftrylockfile(first_stdout) != 0)
         return;
-    fflush_unlocked(stdout);
-    funlockfile(stdout);
+    fflush_unlocked(first_stdout);
+    funlockfile(first_stdout);
 }
 
 static void on_exit_called(void *unused)
@@ -126,6 +127,7 @@ void at_exit_start(void)
         return;
     free(malloc(1)); /* a program that never allocates has a heap to be looked at as well */
     leakcheck_prepare();
+    first_stdout = stdout;
     for (int i = 0; i < EXIT_COPIES; i++)
         __cxa_atexit(on_exit_called, NULL, NULL);
 #ifdef __GLIBC__

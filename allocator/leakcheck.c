@@ -377,22 +377,37 @@ static void leave(int status)
         pages_syscall(SYS_exit_group, status, 0, 0, 0, 0, 0);
 }
 
+/* The program's files are none of heapinspect's, and its limit may be reached. */
+static void close_others(unsigned kept)
+{
+#ifdef SYS_close_range
+    if (kept > 3)
+        pages_syscall(SYS_close_range, 3, kept - 1, 0, 0, 0, 0);
+    pages_syscall(SYS_close_range, kept >= 3 ? kept + 1 : 3, ~0u, 0, 0, 0, 0);
+#else
+    (void)kept;
+#endif
+}
+
 static int become_inspector(void *context)
 {
     struct launch *launch = context;
     uint64_t none = 0;
     long output = launch->output;
+    close_others(output > 0 ? (unsigned)output : 0);
     if (plan.report[0])
         output = pages_syscall(SYS_openat, AT_FDCWD, (long)launch->report,
                                O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666, 0, 0);
     long input =
         pages_syscall(SYS_openat, AT_FDCWD, (long)"/dev/null", O_RDWR | O_CLOEXEC, 0, 0, 0);
-    if (output < 0 && plan.report[0])
+    if (plan.report[0] && output < 0)
         leave(STATUS_NO_REPORT);
     output = output < 0 ? input : output; /* nobody can see it, and the verdict still counts */
     /* out of the way of 0 to 2, whatever of these is open */
     output = pages_syscall(SYS_fcntl, output, F_DUPFD_CLOEXEC, 3, 0, 0, 0);
     input = pages_syscall(SYS_fcntl, input, F_DUPFD_CLOEXEC, 3, 0, 0, 0);
+    if (output < 0)
+        leave(STATUS_NO_REPORT);
     pages_syscall(SYS_dup3, input, STDIN_FILENO, 0, 0, 0, 0);
     pages_syscall(SYS_dup3, output, STDOUT_FILENO, 0, 0, 0, 0);
     pages_syscall(SYS_dup3, output, STDERR_FILENO, 0, 0, 0, 0);
@@ -465,7 +480,7 @@ static enum leakcheck_verdict verdict_of(int status, const struct launch *launch
     if (status == STATUS_NO_EXEC)
         complain("cannot run ", plan.inspector);
     else if (status == STATUS_NO_REPORT)
-        complain("cannot write ", launch->report);
+        complain("cannot write ", plan.report[0] ? launch->report : "to standard error");
     return status == 0 ? LEAKCHECK_CLEAN : status == 1 ? LEAKCHECK_LEAKS : LEAKCHECK_UNKNOWN;
 }
 

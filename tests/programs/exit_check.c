@@ -140,6 +140,44 @@ static int end_threads(void)
     return 5;
 }
 
+static void *end_last(void *main_thread)
+{
+    pthread_join(*(pthread_t *)main_thread, NULL);
+    return NULL; /* the last thread: exit(0) */
+}
+
+/* main's thread is gone; the process ends with its last one. */
+static int end_leader_gone(void)
+{
+    static pthread_t self;
+    pthread_t thread;
+    self = pthread_self();
+    lose_and_say();
+    pthread_create(&thread, NULL, end_last, &self);
+    pthread_exit(NULL);
+}
+
+/* Not one descriptor left to open. */
+static int end_all_used(void)
+{
+    lose_and_say();
+    while (dup(STDOUT_FILENO) >= 0)
+        ;
+    return 3;
+}
+
+/* stdout points to memory that was given back. */
+static int end_stdout_gone(void)
+{
+    FILE *other = fopen("/dev/null", "w");
+    lose_and_say();
+    fflush(stdout);
+    stdout = other;
+    fclose(other);
+    memset(malloc(552), 0x41, 552); /* as large as a FILE; lost as well, which is not said */
+    return 3;
+}
+
 static int end_closed(void)
 {
     lose_and_say();
@@ -298,6 +336,9 @@ static const struct {
     {"busy", end_busy},
     {"thread", end_thread},
     {"threads", end_threads},
+    {"leader_gone", end_leader_gone},
+    {"all_used", end_all_used},
+    {"stdout_gone", end_stdout_gone},
     {"closed", end_closed},
     {"reused", end_reused},
     {"all_closed", end_all_closed},
