@@ -1,6 +1,8 @@
 /* Where edges are kept; see edges.h. */
 #include "graph/edges.h"
 
+#include "base/huge.h"
+
 #include <sys/mman.h>
 
 static void *reserve(size_t bytes)
@@ -32,6 +34,7 @@ enum hi_code edges_new(struct edges *edges, uint32_t block_count, uint64_t most,
         edges_free(edges);
         return hi_no_memory(err);
     }
+    huge_prefer(edges->degrees, clusters * EDGES_CLUSTER);
     memset(edges->degrees, 0, clusters * EDGES_CLUSTER);
     return HI_OK;
 }

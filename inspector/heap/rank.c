@@ -1,6 +1,8 @@
 /* The rank bitmap's building and searching; see rank.h. */
 #include "heap/rank.h"
 
+#include "base/huge.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -27,6 +29,7 @@ bool rank_new(struct rank *rank, uint64_t extent_bytes)
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         return false;
+    huge_prefer(memory, bytes);
     rank->lines = memory;
     rank->mapped_bytes = bytes;
     return true;
