@@ -9,8 +9,9 @@ enum { WORDS_MOST = 16 };
 static enum hi_code parse(struct options *options, const char *line, struct hi_err *err)
 {
     static char copy[512];
-    char *argv[WORDS_MOST + 1] = {(char *)"heapinspect"};
+    static char *argv[WORDS_MOST + 1]; /* options point into it */
     int argc = 1;
+    argv[0] = (char *)"heapinspect";
     snprintf(copy, sizeof copy, "%s", line);
     for (char *p = copy; *p && argc < WORDS_MOST;) {
         argv[argc++] = p;
@@ -18,6 +19,7 @@ static enum hi_code parse(struct options *options, const char *line, struct hi_e
         if (*p)
             *p++ = '\0';
     }
+    argv[argc] = NULL;
     *err = (struct hi_err){0};
     return options_parse(options, argc, argv, err);
 }
