@@ -277,12 +277,16 @@ static bool has_active_heap(const struct heaps *heaps)
 static enum hi_code check_heaps(const struct run *run, struct hi_err *err)
 {
     const struct heaps *heaps = run->in.heaps;
-    char known[128];
+    char known[128], gap[400];
     if (!run->needs.heap || run->in.interrupted)
         return HI_OK;
+    bool found = heaps->count && has_active_heap(heaps);
+    inspection_gap(&run->in, gap, sizeof gap);
+    if (!found && gap[0] && (!heaps->unknown[0] || target_ended(run->in.target)))
+        return hi_fail(err, HI_FAULT, "no heap in use was found in what could be read: %s", gap);
     if (heaps->unknown[0] && (!heaps->count || run->options.command == COMMAND_LEAKS))
         return hi_fail(err, HI_UNSUPPORTED, "%s", heaps->unknown);
-    if (heaps->count && (has_active_heap(heaps) || run->options.command != COMMAND_LEAKS))
+    if (found || (heaps->count && run->options.command != COMMAND_LEAKS))
         return HI_OK;
     if (run->options.allocator)
         return hi_fail(err, HI_UNSUPPORTED,

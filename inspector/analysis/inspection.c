@@ -37,6 +37,10 @@ void inspection_gap(const struct inspection *in, char *buffer, size_t size)
     buffer[0] = '\0';
     if (in->interrupted)
         snprintf(buffer, size, "interrupted: this is what was read until then");
+    else if (target_ended(in->target))
+        snprintf(buffer, size, "process %d ended while it was being read%s",
+                 (int)target_pid(in->target),
+                 in->graph ? "; what was not read counts as lost" : "");
     else if (in->heaps && in->heaps->unknown[0])
         snprintf(buffer, size, "an allocator is present and not understood: %s",
                  in->heaps->unknown);

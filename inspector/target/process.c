@@ -199,10 +199,14 @@ static void process_release(struct target *target)
     if (state->released)
         return;
     state->released = true;
+    struct proc_status status;
     if (target->held_by && count_switches(target->pid, target) != state->switches) {
         target->incomplete = true;
         target_add_note(target, "process %d ran while it was read: its debugger let it go",
                         (int)target->pid);
+    } else if (!proc_read_status(state->memory_id, &status) || !status.has_memory) {
+        target->incomplete = target->ended = true;
+        target_add_note(target, "process %d ended while it was being read", (int)target->pid);
     }
     target->stopped_seconds = tracer_release(state->tracer);
     state->tracer = NULL;

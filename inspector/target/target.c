@@ -414,6 +414,11 @@ bool target_next_content(struct target *target, hi_addr from, hi_addr end, struc
 
 /* ---- what is not there ---- */
 
+bool target_ended(const struct target *target)
+{
+    return target->ended;
+}
+
 bool target_complete(const struct target *target)
 {
     return target->missing.count == 0 && !target->incomplete;

@@ -97,6 +97,7 @@ const char *target_executable(const struct target *target); /* path as the targe
 const char *target_file(const struct target *target);       /* the core's path; NULL: process */
 unsigned target_page_bytes(const struct target *target);
 pid_t target_held_by(const struct target *target);          /* the debugger that holds it, or 0 */
+bool target_ended(const struct target *target);             /* while it was read; after release */
 double target_stopped_seconds(const struct target *target); /* until release; 0 for cores */
 
 size_t target_mapping_count(const struct target *target);
