@@ -1,10 +1,11 @@
 /*
  * options: HIMALLOC=key:value,key:value from the environment.
  *
- * Read once, at the first allocation, or as soon as the C library has an environment (the dynamic
- * linker allocates before that). Ignored in a process that gained privileges (AT_SECURE). Keys of
- * features that this build does not have are accepted in silence, so that one setting serves all
- * versions; a key that nobody knows gets a note under check:full alone.
+ * Read once, as soon as the C library has an environment (the dynamic linker allocates before
+ * that), by the first allocation or the constructor of at_exit, whichever comes first; what
+ * concerns the heap is applied as soon as there is one. Ignored in a process that gained privileges
+ * (AT_SECURE). Keys of features that this build does not have are accepted in silence, so that one
+ * setting serves all versions; a key that nobody knows gets a note under check:full alone.
  *
  * HEAPCHECK, with any of the values that gperftools knew, asks for the check at exit in gperftools'
  * wording; HIMALLOC has the last word.
@@ -22,7 +23,8 @@
 extern char **environ;
 bool options_background = true;
 struct options_leakcheck options_leakcheck = {.exit_code = 23};
-static uint8_t options_state; /* 1: read */
+static uint8_t options_check = CHECK_FAST;
+static bool is_read, is_applied;
 
 static bool token_is(const char *text, size_t length, const char *word)
 {
@@ -32,11 +34,11 @@ static bool token_is(const char *text, size_t length, const char *word)
 static void option_set_check(const char *value, size_t length)
 {
     if (token_is(value, length, "off"))
-        hm_hot.check_mode = CHECK_OFF;
+        options_check = CHECK_OFF;
     else if (token_is(value, length, "full"))
-        hm_hot.check_mode = CHECK_FULL;
+        options_check = CHECK_FULL;
     else if (token_is(value, length, "fast"))
-        hm_hot.check_mode = CHECK_FAST;
+        options_check = CHECK_FAST;
 }
 
 /* A decimal number below 2^32; false: it is none. */
@@ -153,13 +155,8 @@ static void note_unknown(const char *key, size_t length)
     (void)ignored;
 }
 
-void options_read(void)
+static void options_find(void)
 {
-    if (options_state || !environ)
-        return;
-    options_state = 1;
-    if (getauxval(AT_SECURE))
-        return;
     const char *himalloc = NULL, *heapcheck = NULL;
     for (char **e = environ; *e; e++) {
         if (**e != 'H')
@@ -174,11 +171,23 @@ void options_read(void)
     if (himalloc) {
         size_t length = 0;
         const char *unknown = options_parse(himalloc, &length);
-        if (unknown && hm_hot.check_mode == CHECK_FULL)
+        if (unknown && options_check == CHECK_FULL)
             note_unknown(unknown, length);
     }
-    if (hm_hot.root)
-        hm_hot.root->check_mode = hm_hot.check_mode;
-    if (hm_hot.check_mode == CHECK_FULL)
+}
+
+void options_read(void)
+{
+    if (!is_read && environ) {
+        if (!getauxval(AT_SECURE))
+            options_find();
+        is_read = true; /* not before: another thread would apply what is not there yet */
+    }
+    if (!is_read || is_applied || !hm_hot.root)
+        return;
+    is_applied = true;
+    hm_hot.check_mode = options_check;
+    hm_hot.root->check_mode = options_check;
+    if (options_check == CHECK_FULL)
         thread_cache_disable();
 }
