@@ -196,7 +196,7 @@ bool blocks_at(const struct blocks *blocks, hi_addr address, struct block_place 
 /* -- many at once ------------------------------------------------------------------------------ */
 
 /* chunk_at() for the usual case: the start lies in the line, and no header of a next chunk can
- * reach address. Eight counts without a branch; compiled twice, with and without the processor's
+ * reach address. No branch but for what is rare; compiled twice, with and without the processor's
  * own population count. */
 static inline __attribute__((always_inline)) bool
 chunk_fast(const struct blocks *blocks, size_t i, hi_addr address, struct block_place *place)
@@ -210,15 +210,10 @@ chunk_fast(const struct blocks *blocks, size_t i, hi_addr address, struct block_
         return false;
     const struct rank_line *line = &rank->lines[index];
     unsigned bit = offset / RANK_GRANULE_BYTES % RANK_LINE_BITS + RANK_FIRST_BIT, at = bit >> 6;
-    uint64_t mask = ~UINT64_C(0) >> (63 - (bit & 63)), word = rank_line_word(line, at) & mask;
-    uint32_t count = rank_line_count(line);
-    count += (uint32_t)__builtin_popcountll(word);
-#pragma GCC unroll 7
-    for (unsigned k = 0; k < 7; k++) {
-        uint64_t before = rank_line_word(line, k);
-        count += (uint32_t)__builtin_popcountll(k < at ? before : 0);
-    }
-    if (!word && at)
+    uint64_t mask = ~UINT64_C(0) >> (63 - (bit & 63)), word = line->words[at] & mask;
+    uint32_t count =
+        rank_line_count(line) + rank_line_before(line, at) + (uint32_t)__builtin_popcountll(word);
+    if (!word)
         word = rank_line_word(line, --at);
     if (!word)
         return false;

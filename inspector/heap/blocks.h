@@ -8,7 +8,7 @@
  *   shape   what it is                                stored
  *   SLAB    count slots of stride bytes from first    one record + 2 bits a slot
  *   CHUNKS  variable blocks on a 16-byte grid, each   start bits with rank (64-byte line: u32 count
- *           followed by gap bytes of header of the    + 480 granule bits) + 2 bits a block; the
+ *           followed by gap bytes of header of the    + 448 granule bits) + 2 bits a block; the
  *           next; free chunks are blocks too          size is the distance to the next start - gap,
  *                                                     of the last one to the region's end
  *   SINGLE  one block (large, mmapped)                one record
@@ -21,7 +21,7 @@
  * the page, then slab arithmetic (multiply-shift) or rank. Regions never overlap: one that overlaps
  * an earlier one is refused. At most BLOCKS_MAX blocks; more is an error said aloud.
  *
- * Memory: SLAB 2 bits a slot + 128 bytes a region; CHUNKS 0.83% of the region + 2 bits a block.
+ * Memory: SLAB 2 bits a slot + 128 bytes a region; CHUNKS 0.89% of the region + 2 bits a block.
  */
 #ifndef HEAP_BLOCKS_H
 #define HEAP_BLOCKS_H

@@ -51,6 +51,10 @@ static void extend(struct rank *rank, size_t index)
         rank->lines[rank->line_count++].words[0] = rank->start_count;
 }
 
+/* What a start in a word of this pair adds to the head's three counts. */
+#define PAIR(n) (UINT64_C(1) << (32 + (n)*RANK_PAIR_BITS))
+static const uint64_t pair_adds[4] = {PAIR(0) | PAIR(1) | PAIR(2), PAIR(1) | PAIR(2), PAIR(2), 0};
+
 bool rank_push(struct rank *rank, uint64_t granule)
 {
     if (granule >= rank->granule_count || (rank->last != RANK_NONE && granule <= rank->last))
@@ -59,6 +63,7 @@ bool rank_push(struct rank *rank, uint64_t granule)
     unsigned bit = granule % RANK_LINE_BITS + RANK_FIRST_BIT;
     extend(rank, index);
     rank->lines[index].words[bit >> 6] |= UINT64_C(1) << (bit & 63);
+    rank->lines[index].words[0] += pair_adds[((bit >> 6) - 1) / 2];
     rank->last = granule;
     rank->start_count++;
     return true;
@@ -75,12 +80,10 @@ uint32_t rank_until(const struct rank *rank, uint64_t granule)
     if (index >= rank->line_count)
         return rank->start_count;
     const struct rank_line *line = &rank->lines[index];
-    unsigned bit = granule % RANK_LINE_BITS + RANK_FIRST_BIT, i;
-    uint32_t count = rank_line_count(line);
-    for (i = 0; i < bit >> 6; i++)
-        count += (uint32_t)__builtin_popcountll(rank_line_word(line, i));
-    uint64_t mask = ~UINT64_C(0) >> (63 - (bit & 63));
-    return count + (uint32_t)__builtin_popcountll(rank_line_word(line, i) & mask);
+    unsigned bit = granule % RANK_LINE_BITS + RANK_FIRST_BIT;
+    uint64_t word = rank_line_word(line, bit >> 6) & ~UINT64_C(0) >> (63 - (bit & 63));
+    return rank_line_count(line) + rank_line_before(line, bit >> 6) +
+           (uint32_t)__builtin_popcountll(word);
 }
 
 /* The line that holds start number ordinal, at or after line low: the last one whose count is at
