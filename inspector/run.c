@@ -234,6 +234,7 @@ static enum hi_code wait_program(const char *name, int failure, int *status, str
     while (waitpid(program_pid, &how, 0) < 0)
         if (errno != EINTR)
             return hi_fail(err, HI_SYSTEM, "%s: cannot wait for it: %s", name, strerror(errno));
+    program_pid = 0; /* its number may be another's now */
     if (got == (ssize_t)sizeof why)
         return hi_fail(err, HI_SYSTEM, "cannot run %s: %s", name, strerror(why));
     *status = WIFEXITED(how) ? WEXITSTATUS(how) : 128 + WTERMSIG(how);

@@ -1,8 +1,10 @@
 /*
- * Damaged text: lines of /proc/PID/maps and registers as gdb prints them, changed at random.
+ * Damaged text: lines of /proc/PID/maps, registers as gdb prints them, and suppressions, changed at
+ * random.
  *
  *   text_fuzz [SECONDS [SEED]]
  */
+#include "analysis/suppressions.h"
 #include "target/backend.h"
 #include "target/gdb_registers.h"
 #include "target/maps.h"
@@ -29,6 +31,9 @@ static const char gdb_seed[] =
     "times>}, v2_int128 = {0x1, 0x2}}\n"
     "xmm1           {v2_int64 = {0x55, 0x66}, uint128 = 7}\n"
     "Thread 1 (LWP 4242):\nrsp 0x10 16\n";
+
+static const char suppressions_seed[] =
+    "# known\nleak:^foo*bar$\n\n  leak:libfoo.so.1 \r\nleak:*a*b*\nleak:^$\n";
 
 static uint64_t random_state;
 
@@ -60,9 +65,30 @@ static void damage(char *text, size_t *length)
     }
 }
 
+static void suppressions_run(void)
+{
+    size_t length = sizeof suppressions_seed - 1;
+    char *text = malloc(length + 1);
+    struct suppressions found = {0};
+    struct hi_err err;
+    memcpy(text, suppressions_seed, length + 1);
+    for (uint64_t i = next_random() % 12; i; i--)
+        damage(text, &length);
+    struct frame_names frames[] = {{text, "a.c", "foo_bar"}, {NULL, NULL, ""}};
+    if (suppressions_parse(&found, text, "fuzz", &err) == HI_OK)
+        suppressions_find(&found, frames, 2);
+    suppressions_free(&found);
+    free(text);
+}
+
 static void one_run(void)
 {
-    bool is_maps = next_random() & 1;
+    uint64_t pick = next_random();
+    bool is_maps = pick & 1;
+    if (pick % 8 == 2) {
+        suppressions_run();
+        return;
+    }
     size_t bad, threads, length = is_maps ? sizeof maps_seed - 1 : sizeof gdb_seed - 1;
     char *text = malloc(length + 1); /* exactly: a step too far is seen */
     memcpy(text, is_maps ? maps_seed : gdb_seed, length + 1);
