@@ -103,8 +103,8 @@ int main(int argc, char **argv)
         }
         printf("%u blocks in %.2f GiB: read in %.3f s, heaps opened in %.3f s (%+.0f%%), "
                "%.1f ns a block more\n",
-               blocks, (double)bytes / (1 << 30), reading, walking,
-               (walking / reading - 1) * 100, (walking - reading) * 1e9 / blocks);
+               blocks, (double)bytes / (1 << 30), reading, walking, (walking / reading - 1) * 100,
+               (walking - reading) * 1e9 / blocks);
     } else {
         fprintf(stderr, "%s\n", err.message);
     }
