@@ -184,8 +184,6 @@ struct cache_line {
 
 struct evidence_cache {
     struct target *target;
-    uint64_t fault_count;
-    hi_addr first_fault;
     struct cache_line lines[CACHE_LINES];
 };
 
@@ -208,12 +206,6 @@ void evidence_cache_free(struct evidence_cache *cache)
     free(cache);
 }
 
-uint64_t evidence_cache_faults(const struct evidence_cache *cache, hi_addr *first)
-{
-    *first = cache->first_fault;
-    return cache->fault_count;
-}
-
 static const unsigned char *cache_page(struct evidence_cache *cache, hi_addr page)
 {
     size_t bytes = 0;
@@ -228,10 +220,6 @@ static const unsigned char *cache_page(struct evidence_cache *cache, hi_addr pag
         return NULL;
     bool fine = target_read(cache->target, page, line->bytes, CACHE_PAGE_BYTES, NULL) == HI_OK;
     line->page = page | (fine ? 1 : 2);
-    const struct mapping *mapping = fine ? NULL : target_mapping_at(cache->target, page);
-    unsigned both = MAPPING_READ | MAPPING_WRITE;
-    if (mapping && (mapping->protection & both) == both && cache->fault_count++ == 0)
-        cache->first_fault = page;
     return fine ? line->bytes : NULL;
 }
 

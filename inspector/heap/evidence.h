@@ -53,8 +53,6 @@ HI_MUST_USE enum hi_code evidence_cache_new(struct evidence_cache **cache, struc
 void evidence_cache_free(struct evidence_cache *cache);
 /* The aligned word at address; false: not readable. */
 bool evidence_cache_u64(struct evidence_cache *cache, hi_addr address, uint64_t *value);
-/* Pages of readable and writable mappings that could not be read so far, and the first of them. */
-uint64_t evidence_cache_faults(const struct evidence_cache *cache, hi_addr *first);
 /* Any bytes, page by page; false: not all of them are readable. */
 bool evidence_cache_bytes(struct evidence_cache *cache, hi_addr address, void *buffer,
                           size_t bytes);

@@ -76,6 +76,7 @@ struct ptmalloc {
     VECTOR(struct ptmalloc_heap) heaps;   /* address order */
     VECTOR(struct hi_range) claimed;      /* what was walked, address order after sorting */
     uint32_t mapped_arena;                /* in the sink: where mapped chunks go */
+    hi_addr unread; /* a place of the allocator's own that could not be read; 0: none */
     uint64_t mapped_walked, mapped_bytes_walked;
     /* thread caches */
     uint64_t tls_offset;             /* of the slot below fs; 0: not known */

@@ -85,6 +85,18 @@ static bool tcache_read(struct ptmalloc *p, const struct ptmalloc_tcache_layout 
     return tcache_decode(p, row, address, content) && content->odd <= 1;
 }
 
+/* In memory that arenas claim, as far as they are known before the walk. */
+static bool in_arena(const struct ptmalloc *p, hi_addr address)
+{
+    hi_addr top = p->arenas.count ? p->arenas.items[0].top : 0;
+    if (p->sbrk_base && address >= p->sbrk_base && address < top)
+        return true;
+    for (size_t i = 0; i < p->heaps.count; i++)
+        if (address - p->heaps.items[i].start < p->heaps.items[i].bytes)
+            return true;
+    return false;
+}
+
 /* The size in the chunk header before what malloc returned. */
 static bool has_tcache_size(struct ptmalloc *p, const struct ptmalloc_tcache_layout *row,
                             hi_addr address)
@@ -100,7 +112,14 @@ static bool tcache_plausible(struct ptmalloc *p, const struct ptmalloc_tcache_la
                              hi_addr address)
 {
     struct tcache_content content;
-    if (!in_heap(p, address) || !tcache_read(p, row, address, &content))
+    uint64_t word;
+    if (!in_heap(p, address))
+        return false;
+    if (in_arena(p, address) && !evidence_cache_u64(p->cache, address & ~UINT64_C(7), &word)) {
+        p->unread = address;
+        return false;
+    }
+    if (!tcache_read(p, row, address, &content))
         return false;
     /* its header may be damaged: then its content must speak */
     return has_tcache_size(p, row, address) || (content.used >= 2 && content.odd == 0);
@@ -314,7 +333,8 @@ static bool list_overlay(struct ptmalloc *p, struct heap_sink *sink, hi_addr hea
         if (!sink_overlay(sink, user, BLOCK_CACHED, NULL))
             return false;
         if (!evidence_map_get(&p->links, user, &word) && !evidence_cache_u64(p->cache, user, &word))
-            return true;
+            return sink_finding(sink, rule, user, "entry %llu can't be read; the list ends there",
+                                (unsigned long long)*length);
         at = ptmalloc_link(p, user, word);
     }
     return true;
@@ -326,7 +346,7 @@ static bool tcache_overlay(struct ptmalloc *p, struct heap_sink *sink,
     struct tcache_content content;
     enum block_state state;
     if (!p->tcache || !tcache_decode(p, p->tcache, tcache->address, &content))
-        return true;
+        return sink_finding(sink, "a thread cache is one", tcache->address, "it can't be read");
     if (is_block(sink, tcache->address, &state) && !sink_kept(sink, tcache->address, "tcache"))
         return false;
     unsigned off = 0;

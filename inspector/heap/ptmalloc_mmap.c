@@ -74,8 +74,9 @@ static void mapped_set(struct mapped *mapped, hi_addr base, hi_addr chunk, hi_ad
     *mapped = (struct mapped){.base = base, .chunk = chunk, .end = end, .usable = end - user};
 }
 
-/* The aligned chunk in the mapping at base, whose own header is stale. */
-static bool mapped_aligned(struct ptmalloc *p, hi_addr base, hi_addr limit, struct mapped *mapped)
+/* The aligned chunk in the mapping at base, whose own header is stale and says own_end. */
+static bool mapped_aligned(struct ptmalloc *p, hi_addr base, hi_addr own_end, hi_addr limit,
+                           struct mapped *mapped)
 {
     hi_addr before = 0;
     for (unsigned shift = 5; shift < 47; shift++) {
@@ -85,8 +86,10 @@ static bool mapped_aligned(struct ptmalloc *p, hi_addr base, hi_addr limit, stru
         if (chunk == base || chunk == before || chunk >= limit)
             continue;
         before = chunk;
-        if (!header_at(p, chunk, &prev_size, &size))
+        if (!header_at(p, chunk, &prev_size, &size)) {
+            p->unread = chunk < own_end ? chunk : p->unread;
             continue;
+        }
         hi_addr end = mapped_end(p, base, chunk, prev_size, size);
         if (end == 0 || end > limit)
             continue;
@@ -104,7 +107,7 @@ static bool mapped_at(struct ptmalloc *p, hi_addr base, uint64_t prev_size, uint
     hi_addr end = mapped_end(p, base, base, prev_size, size);
     if (end == 0)
         return false;
-    if (mapped_aligned(p, base, limit, mapped))
+    if (mapped_aligned(p, base, end, limit, mapped))
         return true;
     if (end > limit)
         return false;
