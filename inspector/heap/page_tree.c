@@ -241,34 +241,51 @@ static void keys_collect(struct search *search, unsigned shift)
 }
 
 /* The slots of a root are 0 or point to anonymous memory. Words of another kind mostly have
- * neighbours that do neither, and one read tells. */
-static bool around_is_root(struct search *search, hi_addr place)
+ * neighbours that do neither, and one read tells: how many on either side could be slots. */
+struct neighbours {
+    uint64_t before, after;
+};
+
+static struct neighbours look_around(struct search *search, hi_addr place)
 {
     uint64_t words[2 * SLOTS_AROUND + 1];
     struct target *target = search->context->target;
     hi_addr from = place - SLOTS_AROUND * 8;
+    struct neighbours found = {SLOTS_AROUND, SLOTS_AROUND};
     if (place - search->segment.start < SLOTS_AROUND * 8 ||
         target_read_some(target, from, words, sizeof words) != sizeof words)
-        return true; /* at the edge: the judge will tell */
-    for (unsigned i = 0; i < 2 * SLOTS_AROUND + 1; i++) {
-        if (words[i] && !page_tree_is_anonymous(target, words[i]))
-            return false;
+        return found; /* at the edge: the judge will tell */
+    for (unsigned i = SLOTS_AROUND; i-- > 0;) {
+        const uint64_t before = words[i], after = words[2 * SLOTS_AROUND - i];
+        if (before && !page_tree_is_anonymous(target, before) && found.before == SLOTS_AROUND)
+            found.before = SLOTS_AROUND - 1 - i;
+        if (after && !page_tree_is_anonymous(target, after) && found.after == SLOTS_AROUND)
+            found.after = SLOTS_AROUND - 1 - i;
     }
-    return true;
+    return found;
+}
+
+/* Slot `key` of a root of `slots`: are its neighbours slots, as far as the root reaches? */
+static bool fits_in_root(const struct neighbours *around, uint64_t key, uint64_t slots)
+{
+    uint64_t before = key < SLOTS_AROUND ? key : SLOTS_AROUND;
+    uint64_t after = slots - 1 - key < SLOTS_AROUND ? slots - 1 - key : SLOTS_AROUND;
+    return around->before >= before && around->after >= after;
 }
 
 static bool word_is_slot(struct search *search, hi_addr place, uint64_t word)
 {
     const struct page_tree_shape *shape = search->tree->shape;
-    uint64_t root_bytes = UINT64_C(8) << shape->bits[0];
-    if (!around_is_root(search, place))
+    uint64_t slots = UINT64_C(1) << shape->bits[0], root_bytes = 8 * slots;
+    if (!table_fits(search->context->target, shape, word))
         return false;
-    for (size_t i = 0; i < search->key_count; i++) {
+    struct neighbours around = look_around(search, place);
+    for (size_t i = 0; i < search->key_count && search->keys[i] < slots; i++) {
         uint64_t back = 8 * search->keys[i];
-        if (back > place - search->segment.start || place - back + root_bytes > search->segment.end)
+        if (back > place - search->segment.start ||
+            place - back + root_bytes > search->segment.end ||
+            !fits_in_root(&around, search->keys[i], slots))
             continue;
-        if (!table_fits(search->context->target, shape, word))
-            return false;
         if (search->judge(search->judge_context, shape, search->keys[i], word)) {
             search->tree->root = place - back;
             return true;
