@@ -19,12 +19,14 @@
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 static struct heap_truth *table;
@@ -211,6 +213,7 @@ int main(int argc, char **argv)
     if (argc < 5)
         return 2;
     modes_read(argv + 5);
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* it never ends by itself: not without its driver */
     unsigned threads = (unsigned)strtoul(argv[3], NULL, 10);
     seed = strtoull(argv[4], NULL, 10);
     table_map((int)strtol(argv[1], NULL, 10), strtoull(argv[2], NULL, 10));
