@@ -359,3 +359,46 @@ struct hi_range evidence_heap_run(const struct target *target, hi_addr address)
     }
     return run;
 }
+
+/* -- threads inside an allocator ------------------------------------------------------------- */
+
+static bool is_code(const struct heap_context *context, size_t module, uint64_t word)
+{
+    const struct module *what = symbols_module(context->symbols, module);
+    if (word < what->start || word >= what->end)
+        return false;
+    for (size_t i = 0; i < symbols_segment_count(context->symbols, module); i++) {
+        struct module_segment segment = symbols_segment(context->symbols, module, i);
+        if ((segment.protection & MAPPING_EXECUTE) && word >= segment.memory.start &&
+            word < segment.memory.end)
+            return true;
+    }
+    return false;
+}
+
+void evidence_hands_read(struct evidence_hands *hands, const struct heap_context *context,
+                         size_t module, const struct thread *thread)
+{
+    hands->count = 0;
+    hands->inside = false;
+    if (!thread->has_registers)
+        return;
+    memcpy(hands->words, thread->registers, sizeof thread->registers);
+    hands->count = THREAD_REGISTER_COUNT;
+    size_t room = sizeof hands->words - sizeof thread->registers;
+    hands->count +=
+        target_read_some(context->target, thread->sp, hands->words + THREAD_REGISTER_COUNT, room) /
+        8;
+    hands->inside = is_code(context, module, thread->pc);
+    for (size_t i = THREAD_REGISTER_COUNT; i < hands->count && !hands->inside; i++)
+        hands->inside = is_code(context, module, hands->words[i]);
+}
+
+bool evidence_hands_hold(const struct evidence_hands *hands, uint64_t word)
+{
+    for (size_t i = 0; i < hands->count; i++) {
+        if (hands->words[i] == word)
+            return true;
+    }
+    return false;
+}

@@ -84,6 +84,19 @@ void evidence_vote_cast(struct evidence_vote *vote, uint64_t value);
 /* The value with most votes and how many; 0: nobody voted. */
 uint32_t evidence_vote_winner(const struct evidence_vote *vote, uint64_t *value);
 
+/* -- threads stopped inside an allocator --------------------------------------------------------
+ * What a thread has in its hands is in its registers or near the top of its stack. inside: it runs
+ * in the module, or a word there leads back into its code; maybe an old one. */
+enum { EVIDENCE_HAND_WORDS = 512 };
+struct evidence_hands {
+    uint64_t words[EVIDENCE_HAND_WORDS];
+    size_t count; /* 0: registers unknown */
+    bool inside;
+};
+void evidence_hands_read(struct evidence_hands *hands, const struct heap_context *context,
+                         size_t module, const struct thread *thread);
+bool evidence_hands_hold(const struct evidence_hands *hands, uint64_t word);
+
 /* Private anonymous (or [heap]) memory that a process may write: where heaps live. */
 bool evidence_is_heap_mapping(const struct mapping *mapping);
 /* The run of adjacent such mappings around address: start == end: none. */

@@ -18,6 +18,7 @@ struct jemalloc_extent {
     uint64_t bytes;
     unsigned arena, state, size_class, free_count;
     bool slab;
+    bool in_transit; /* active, and of no size class: on its way to be given back */
     uint64_t bitmap[JEMALLOC_BITMAP_WORDS];
 };
 
@@ -26,6 +27,7 @@ struct jemalloc_cache {
     const struct jemalloc_cache_layout *row;
     hi_addr place;
     bool thread_gone;
+    size_t thread; /* else: its index among the target's */
 };
 
 struct jemalloc {

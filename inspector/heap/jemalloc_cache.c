@@ -13,6 +13,12 @@
  * data. Neither must tsd itself: its copies of page tree slots look like pointers into large
  * blocks.
  *
+ * A thread stopped inside the allocator may be flushing a bin: blocks below are given back one
+ * arena after the other, and may be in other hands already, while the stack still names them. Such
+ * a bin is known by entries that are free, cached elsewhere or no blocks; its others are in flight.
+ * Or it fills an empty bin: blocks are written below the stack's end before its head moves. Such a
+ * bin is known by its address in the thread's registers or on its stack.
+ *
  * A forked child has the other threads' memory, not the threads: what their caches hold is lost to
  * the allocator, and still not the program's. Their TLS is found by the C library's thread record
  * at the end of their stacks' mappings. A thread that ended has flushed its cache; what is left in
@@ -28,7 +34,10 @@ enum {
     RECORD_TOP_BYTES = 16384,  /* of a mapping, in which a thread record is looked for */
     RECORD_ALIGN = 64,
     CACHES_MAX = 1 << 17,
+    FILL_MAX = 200, /* before 5.3: most that a bin of small blocks holds */
 };
+
+#define NO_THREAD SIZE_MAX
 
 struct cache_search {
     const struct heap_context *context;
@@ -39,6 +48,9 @@ struct cache_search {
     unsigned char *window;
     uint64_t *stack;
     uint64_t seen; /* blocks of the cache in hand */
+    struct hi_range filling;
+    VECTOR(hi_addr) cached;      /* all that stacks name; then only what two of them name */
+    struct evidence_hands hands; /* of the thread whose cache it is */
     bool out_of_memory;
 };
 
@@ -78,6 +90,22 @@ static bool cache_at(const struct cache_search *search, const struct jemalloc_ca
     return false;
 }
 
+/* Where a bin that is being filled is written to before its head moves. */
+static struct hi_range bin_below(const struct jemalloc_cache_layout *row, const unsigned char *bin)
+{
+    uint64_t top;
+    memcpy(&top, bin + row->stack_offset, sizeof top);
+    uint64_t bytes = FILL_MAX * 8;
+    if (row->kind == JEMALLOC_CACHE_SLOW) {
+        uint16_t full;
+        memcpy(&full, bin + JEMALLOC_FULL_LOW_BITS, sizeof full);
+        bytes = (uint16_t)((uint16_t)top - full);
+    }
+    if (top < bytes || bytes > BIN_CAPACITY * 8)
+        bytes = 0;
+    return (struct hi_range){top - bytes, top};
+}
+
 /* The addresses of the stack of one bin: [*from, *from + 8 * *count). */
 static bool bin_stack(const struct jemalloc_cache_layout *row, const unsigned char *bin,
                       hi_addr *from, uint64_t *count)
@@ -98,32 +126,32 @@ static bool bin_stack(const struct jemalloc_cache_layout *row, const unsigned ch
     return top && *count && *count <= BIN_CAPACITY;
 }
 
-typedef bool (*cached_visit)(struct cache_search *search, hi_addr block);
+typedef bool (*bin_visit)(struct cache_search *search, hi_addr bin, const uint64_t *blocks,
+                          size_t count);
 
+/* Every bin of the cache, with what it holds, from the youngest to the oldest. */
 static bool bins_visit(struct cache_search *search, const struct jemalloc_cache_layout *row,
-                       hi_addr bins, unsigned count, cached_visit visit)
+                       hi_addr bins, unsigned count, bin_visit visit)
 {
     unsigned char bin[JEMALLOC_BIN_BYTES];
     for (unsigned i = 0; i < count; i++) {
-        hi_addr from;
+        hi_addr from, place = bins + (hi_addr)i * sizeof bin;
         uint64_t cached;
-        if (target_read(search->context->target, bins + (hi_addr)i * sizeof bin, bin, sizeof bin,
-                        NULL) != HI_OK)
+        if (target_read(search->context->target, place, bin, sizeof bin, NULL) != HI_OK)
             return true;
-        if (!bin_stack(row, bin, &from, &cached))
-            continue;
-        size_t got =
-            target_read_some(search->context->target, from, search->stack, (size_t)cached * 8);
-        for (size_t k = 0; k < got / 8; k++) {
-            if (!visit(search, search->stack[k]))
-                return false;
-        }
+        search->filling = bin_below(row, bin);
+        size_t got = 0;
+        if (bin_stack(row, bin, &from, &cached))
+            got =
+                target_read_some(search->context->target, from, search->stack, (size_t)cached * 8);
+        if (!visit(search, place, search->stack, got / 8))
+            return false;
     }
     return true;
 }
 
 static bool cache_visit(struct cache_search *search, const struct jemalloc_cache *cache,
-                        cached_visit visit)
+                        bin_visit visit)
 {
     const struct jemalloc_cache_layout *row = cache->row;
     return bins_visit(search, row, cache->place + row->small_offset, row->small_count, visit) &&
@@ -131,27 +159,112 @@ static bool cache_visit(struct cache_search *search, const struct jemalloc_cache
             bins_visit(search, row, cache->place + row->large_offset, row->large_count, visit));
 }
 
-static bool block_overlay(struct cache_search *search, hi_addr block)
+static bool block_is_live(const struct cache_search *search, hi_addr block)
 {
-    return sink_overlay(search->sink, block, BLOCK_CACHED, NULL);
+    const struct blocks *blocks = sink_heaps(search->sink)->blocks;
+    struct block_place place;
+    return blocks_at(blocks, block, &place) && place.offset == 0 &&
+           blocks_state(blocks, place.block) == BLOCK_LIVE;
+}
+
+/* In a thread's hands: not the program's, and no more than that is certain. */
+static bool block_in_flight(struct cache_search *search, hi_addr block)
+{
+    return !block_is_live(search, block) ||
+           (sink_overlay(search->sink, block, BLOCK_IN_FLIGHT, NULL) &&
+            sink_kept(search->sink, block, "in an allocating thread's hands"));
+}
+
+static int by_address(const void *left, const void *right)
+{
+    hi_addr a = *(const hi_addr *)left, b = *(const hi_addr *)right;
+    return a < b ? -1 : a > b;
+}
+
+static bool bin_remember(struct cache_search *search, hi_addr bin, const uint64_t *blocks,
+                         size_t count)
+{
+    (void)bin;
+    for (size_t i = 0; i < count; i++) {
+        hi_addr *item = VECTOR_PUSH(&search->cached);
+        search->out_of_memory = !item;
+        if (!item)
+            return false;
+        *item = blocks[i];
+    }
+    return true;
+}
+
+/* Only what is there twice is kept. */
+static void cached_reduce(struct cache_search *search)
+{
+    size_t kept = 0, count = search->cached.count;
+    hi_addr *items = search->cached.items;
+    if (count)
+        qsort(items, count, sizeof *items, by_address);
+    for (size_t i = 1; i < count; i++) {
+        if (items[i] == items[i - 1] && (kept == 0 || items[kept - 1] != items[i]))
+            items[kept++] = items[i];
+    }
+    search->cached.count = kept;
+}
+
+static bool cached_twice(const struct cache_search *search, hi_addr block)
+{
+    return search->cached.count &&
+           bsearch(&block, search->cached.items, search->cached.count, sizeof block, by_address);
+}
+
+static bool bin_overlay(struct cache_search *search, hi_addr bin, const uint64_t *blocks,
+                        size_t count)
+{
+    bool flushed = false;
+    (void)bin;
+    for (size_t i = 0; i < count && search->hands.inside && !flushed; i++)
+        flushed = !block_is_live(search, blocks[i]) || cached_twice(search, blocks[i]);
+    for (size_t i = 0; i < count; i++) {
+        if (flushed ? !block_in_flight(search, blocks[i])
+                    : !sink_overlay(search->sink, blocks[i], BLOCK_CACHED, NULL))
+            return false;
+    }
+    return true;
+}
+
+static bool bin_fill_overlay(struct cache_search *search, hi_addr bin, const uint64_t *blocks,
+                             size_t count)
+{
+    struct hi_range below = search->filling;
+    (void)blocks;
+    if (count || below.start == below.end || !evidence_hands_hold(&search->hands, bin))
+        return true;
+    size_t got = target_read_some(search->context->target, below.start, search->stack,
+                                  (size_t)(below.end - below.start));
+    for (size_t i = 0; i < got / 8; i++) {
+        if (!block_in_flight(search, search->stack[i]))
+            return false;
+    }
+    return true;
 }
 
 /* -- caches of threads that are gone ------------------------------------------------------------
  */
 
-static bool block_is_live(struct cache_search *search, hi_addr block)
+static bool bin_is_live(struct cache_search *search, hi_addr bin, const uint64_t *blocks,
+                        size_t count)
 {
-    const struct blocks *blocks = sink_heaps(search->sink)->blocks;
-    struct block_place place;
-    search->seen++;
-    return blocks_at(blocks, block, &place) && place.offset == 0 &&
-           blocks_is_live(blocks, place.block);
+    (void)bin;
+    search->seen += count;
+    for (size_t i = 0; i < count; i++) {
+        if (!block_is_live(search, blocks[i]))
+            return false;
+    }
+    return true;
 }
 
 static bool cache_is_current(struct cache_search *search, const struct jemalloc_cache *cache)
 {
     search->seen = 0;
-    return !cache->thread_gone || (cache_visit(search, cache, block_is_live) && search->seen > 0);
+    return !cache->thread_gone || (cache_visit(search, cache, bin_is_live) && search->seen > 0);
 }
 
 /* The blocks in which the cache's stacks and, before 5.3, the thread's decay counters lie. */
@@ -175,8 +288,9 @@ static bool stacks_keep(struct cache_search *search, const struct jemalloc_cache
 }
 
 static bool cache_push(struct cache_search *search, const struct jemalloc_cache_layout *row,
-                       hi_addr place, bool thread_gone)
+                       hi_addr place, size_t thread)
 {
+    bool thread_gone = thread == NO_THREAD;
     for (size_t i = 0; thread_gone && i < search->heap->caches.count; i++) {
         if (search->heap->caches.items[i].place == place)
             return true;
@@ -187,17 +301,17 @@ static bool cache_push(struct cache_search *search, const struct jemalloc_cache_
     search->out_of_memory = !cache;
     if (!cache)
         return false;
-    *cache = (struct jemalloc_cache){row, place, thread_gone};
+    *cache = (struct jemalloc_cache){row, place, thread_gone, thread};
     hi_addr tsd = place - row->tsd_before;
     return place < row->tsd_before || sink_metadata(search->sink, tsd, tsd + row->tsd_bytes);
 }
 
-static bool window_search(struct cache_search *search, bool thread_gone)
+static bool window_search(struct cache_search *search, size_t thread)
 {
     for (size_t i = 0; i < search->bytes; i += 8) {
         for (size_t row = 0; row < jemalloc_cache_count; row++) {
             if (cache_at(search, &jemalloc_caches[row], search->start + i))
-                return cache_push(search, &jemalloc_caches[row], search->start + i, thread_gone);
+                return cache_push(search, &jemalloc_caches[row], search->start + i, thread);
         }
     }
     return true;
@@ -231,7 +345,7 @@ static bool record_search(struct cache_search *search, const struct mapping *map
         if (words[0] != start + i || words[2] != words[0] || words[1] == 0)
             continue;
         window_read(search, start + i);
-        if (!window_search(search, true))
+        if (!window_search(search, NO_THREAD))
             return false;
     }
     return true;
@@ -245,7 +359,7 @@ static bool caches_find(struct cache_search *search)
         if (!thread->has_registers || thread->fs_base == 0)
             continue;
         window_read(search, thread->fs_base);
-        if (!window_search(search, false))
+        if (!window_search(search, i))
             return false;
     }
     for (size_t i = 0; i < target_mapping_count(target); i++) {
@@ -277,6 +391,40 @@ enum hi_code jemalloc_caches_find(struct jemalloc *heap, const struct heap_conte
     return go_on ? HI_OK : HI_STOPPED;
 }
 
+static void cache_hands(struct cache_search *search, const struct jemalloc *heap,
+                        const struct jemalloc_cache *cache)
+{
+    search->hands.count = 0;
+    search->hands.inside = false;
+    if (!cache->thread_gone)
+        evidence_hands_read(&search->hands, search->context, heap->tree.module,
+                            target_thread(search->context->target, cache->thread));
+}
+
+static bool caches_overlay(struct cache_search *search, const struct jemalloc *heap)
+{
+    for (size_t i = 0; i < heap->caches.count; i++) {
+        if (!heap->caches.items[i].thread_gone &&
+            !cache_visit(search, &heap->caches.items[i], bin_remember))
+            return false;
+    }
+    cached_reduce(search);
+    for (size_t i = 0; i < heap->caches.count; i++) {
+        const struct jemalloc_cache *cache = &heap->caches.items[i];
+        cache_hands(search, heap, cache);
+        if (cache_is_current(search, cache) && !(stacks_keep(search, cache->row, cache->place) &&
+                                                 cache_visit(search, cache, bin_overlay)))
+            return false;
+    }
+    for (size_t i = 0; i < heap->caches.count; i++) { /* what is cached is known now */
+        const struct jemalloc_cache *cache = &heap->caches.items[i];
+        cache_hands(search, heap, cache);
+        if (search->hands.inside && !cache_visit(search, cache, bin_fill_overlay))
+            return false;
+    }
+    return true;
+}
+
 /* Those of threads that run come first: a cache that is gone can't take their blocks. */
 enum hi_code jemalloc_caches_overlay(const struct jemalloc *heap,
                                      const struct heap_context *context, struct heap_sink *sink,
@@ -286,13 +434,10 @@ enum hi_code jemalloc_caches_overlay(const struct jemalloc *heap,
     enum hi_code code = search_begin(&search, err);
     if (code != HI_OK)
         return code;
-    bool go_on = true;
-    for (size_t i = 0; go_on && i < heap->caches.count; i++) {
-        const struct jemalloc_cache *cache = &heap->caches.items[i];
-        if (cache_is_current(&search, cache))
-            go_on = stacks_keep(&search, cache->row, cache->place) &&
-                    cache_visit(&search, cache, block_overlay);
-    }
+    bool go_on = caches_overlay(&search, heap);
     free(search.window);
+    VECTOR_FREE(&search.cached);
+    if (search.out_of_memory)
+        return hi_no_memory(err);
     return go_on ? HI_OK : HI_STOPPED;
 }

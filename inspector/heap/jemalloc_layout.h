@@ -50,9 +50,11 @@ enum {
     JEMALLOC_BITMAP_WORDS = 8,
     JEMALLOC_SLAB_SHIFT = 12, /* in the first word: arena 0-11, slab 12 */
     JEMALLOC_BIN_BYTES = 24,
+    JEMALLOC_FULL_LOW_BITS = 18,  /* 5.3: of low_bits_full */
     JEMALLOC_EMPTY_LOW_BITS = 20, /* 5.3: of low_bits_empty in a bin */
     JEMALLOC_BIN_COUNT = 36,      /* small size classes */
     JEMALLOC_SIZE_CLASSES = 232,
+    JEMALLOC_STATE_MAX = 5, /* 4, 5: being merged or moved */
     JEMALLOC_ARENAS_MAX = 4096,
 };
 

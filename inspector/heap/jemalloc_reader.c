@@ -3,8 +3,10 @@
  *
  * Order: the page tree gives all extent records (jemalloc_tree.c); each active extent is a slab or
  * one large block; extents that are dirty, muzzy or retained are free memory that must be claimed,
- * so that stale words in it are not taken for references. What the allocator keeps for itself (base
- * blocks: records, tables, arenas) is metadata. Thread caches come last (jemalloc_cache.c).
+ * so that stale words in it are not taken for references. So are those that a thread has taken out
+ * to give them back to the system: active, but of no size class. What the allocator keeps for
+ * itself (base blocks: records, tables, arenas) is metadata. Thread caches come last
+ * (jemalloc_cache.c).
  *
  * Facts that must agree, else a finding: a record names an address and a size that do not
  * overlap another's (the table of blocks sees to it), and a slab's free count equals the set bits
@@ -13,6 +15,7 @@
  *
  * Version: the string in the module's read-only data ("5.3.0-0-g..."), else the layout class.
  */
+#include "heap/evidence.h"
 #include "heap/jemalloc.h"
 
 enum {
@@ -191,7 +194,7 @@ static bool extent_push(struct walk *walk, const struct jemalloc_extent *extent)
         record->system_bytes += extent->bytes;
         walk->system_bytes += extent->bytes;
     }
-    if (extent->state != 0) {
+    if (extent->state != 0 || extent->in_transit) {
         region.first = start;
         region.shape = REGION_SINGLE;
         region.count = 1;
@@ -217,9 +220,11 @@ static bool record_push(struct walk *walk, hi_addr place, const unsigned char *b
     extent.record = place;
     if (jemalloc_extent_decode(walk->heap, bytes, &extent))
         return extent_push(walk, &extent);
-    return sink_finding(walk->sink, "extent record", place,
-                        "address %#llx and size %#llx or class contradict each other",
-                        (unsigned long long)extent.address, (unsigned long long)extent.bytes);
+    return sink_finding(
+        walk->sink, "extent record", place,
+        "address %#llx, size %#llx, class %u, state %u, slab %d contradict each other",
+        (unsigned long long)extent.address, (unsigned long long)extent.bytes, extent.size_class,
+        extent.state, extent.slab);
 }
 
 /* Records lie close together: read runs of them at once. */
@@ -285,14 +290,15 @@ static bool metadata_around(struct walk *walk, const hi_addr *places, size_t cou
     return true;
 }
 
-/* A thread inside the allocator's own library may hold a region that bitmap and count see apart. */
+/* A thread inside the allocator may hold a region that bitmap and count see apart. */
 static unsigned threads_inside(const struct walk *walk)
 {
-    const struct module *module = symbols_module(walk->context->symbols, walk->heap->tree.module);
     unsigned inside = 0;
+    struct evidence_hands hands;
     for (size_t i = 0; i < target_thread_count(walk->context->target); i++) {
-        const struct thread *thread = target_thread(walk->context->target, i);
-        inside += thread->has_registers && thread->pc >= module->start && thread->pc < module->end;
+        evidence_hands_read(&hands, walk->context, walk->heap->tree.module,
+                            target_thread(walk->context->target, i));
+        inside += hands.inside;
     }
     return inside;
 }

@@ -56,8 +56,9 @@ bool jemalloc_extent_decode(const struct jemalloc *heap, const unsigned char *re
         extent->bytes > UINT64_C(1) << JEMALLOC_EXTENT_BITS_MAX ||
         extent->address + extent->bytes < extent->address)
         return false;
-    if (extent->state != 0)
-        return extent->state <= 4;
+    extent->in_transit = extent->state == 0 && extent->size_class >= JEMALLOC_SIZE_CLASSES;
+    if (extent->state != 0 || extent->in_transit)
+        return extent->state <= JEMALLOC_STATE_MAX;
     uint64_t class_bytes = jemalloc_class_bytes(extent->size_class);
     if (!class_bytes)
         return false;
@@ -72,7 +73,7 @@ bool jemalloc_extent_decode(const struct jemalloc *heap, const unsigned char *re
 static bool record_agrees(const struct jemalloc *heap, const unsigned char *record)
 {
     struct jemalloc_extent extent;
-    if (!jemalloc_extent_decode(heap, record, &extent) || extent.state == 4)
+    if (!jemalloc_extent_decode(heap, record, &extent) || extent.state >= 4)
         return false;
     if (extent.state != 0 || !extent.slab)
         return true;

@@ -246,7 +246,7 @@ static bool slice_push(struct walk *walk, hi_addr segment, uint64_t slice, uint6
     if (!evidence_cache_bytes(walk->records, record, bytes, row->bytes))
         return sink_finding(walk->sink, "page record", record, "could not be read");
     memcpy(&block_bytes, bytes + row->block_size, (size_t)row->block_size_bytes);
-    if (block_bytes == 0)
+    if (block_bytes <= 1) /* 1: taken, and not yet a page */
         return free_push(walk, start, end);
     if (!mimalloc_page_decode(row, record, bytes, &page))
         return sink_finding(

@@ -8,6 +8,7 @@
  *         brk       takes the program break away now and then: holes in the main arena
  *         nobrk     blocks the program break by a mapping in its way
  *         abort     after SEED % 7919 + 20000 operations a thread: abort()
+ *         wait      allocates nothing before the table says go
  *         stop      no further operations once the table is filled (for memory images)
  *
  * Threads share all slots: a block is freed by whom it meets. Workers end and new ones begin all
@@ -31,7 +32,7 @@
 
 static struct heap_truth *table;
 static uint64_t seed;
-static bool mode_large, mode_brk, mode_nobrk, mode_abort, mode_stop;
+static bool mode_large, mode_brk, mode_nobrk, mode_abort, mode_stop, mode_wait;
 
 struct random {
     uint64_t state;
@@ -193,6 +194,7 @@ static void modes_read(char **modes)
         mode_nobrk |= strcmp(*modes, "nobrk") == 0;
         mode_abort |= strcmp(*modes, "abort") == 0;
         mode_stop |= strcmp(*modes, "stop") == 0;
+        mode_wait |= strcmp(*modes, "wait") == 0;
     }
 }
 
@@ -217,6 +219,9 @@ int main(int argc, char **argv)
     unsigned threads = (unsigned)strtoul(argv[3], NULL, 10);
     seed = strtoull(argv[4], NULL, 10);
     table_map((int)strtol(argv[1], NULL, 10), strtoull(argv[2], NULL, 10));
+    table->waiting = mode_wait;
+    while (mode_wait && !__atomic_load_n(&table->go, __ATOMIC_ACQUIRE))
+        usleep(500);
     void *first = malloc(2000);
     table->first = (uint64_t)(uintptr_t)first ^ HEAP_TRUTH_KEY;
     free(first);

@@ -25,6 +25,8 @@ struct heap_truth {
     uint64_t operations; /* so far, about */
     uint64_t first;      /* ^ HEAP_TRUTH_KEY: the first block of main(); what lies below in the same
                             mapping was allocated before main() */
+    uint64_t waiting;    /* mode wait: 1 while main() has not begun to allocate */
+    uint64_t go;         /* mode wait: set to 1 by whoever inspects it */
     struct heap_truth_slot slots[];
 };
 

@@ -5,8 +5,10 @@
  * core beside) both sides stand still. Every booked block must be a live block's start of at least
  * the booked size. Every other live block must have a name: kept by the allocator (sink_kept),
  * a dtv (found here from the threads' descriptors, independently of the inspector), allocated
- * before main() (below main's first block in the same mapping), or in flight: at most three for
- * each locked slot (a realloc that moves holds two; an aligned block is cut out of three).
+ * before main() (below main's first block in the same mapping, or live when main() had not begun),
+ * or in flight: at most three for each locked slot (a realloc that moves holds two; an aligned
+ * block is cut out of three). Where an allocator hands out pointers into its blocks (interior_ok),
+ * a booked address may lie inside a block that has room behind it.
  */
 #ifndef TESTS_UNIT_HEAP_TRUTH_H
 #define TESTS_UNIT_HEAP_TRUTH_H
@@ -18,23 +20,31 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+struct address_set {
+    uint64_t *items;
+    size_t count, capacity;
+};
+
 struct truth_run {
     pid_t pid;
     struct heap_truth *table;
     size_t table_bytes;
+    struct address_set before; /* live before main() began, where that was asked */
 };
 
 struct truth_result {
-    uint64_t booked, missed, short_blocks, extra, kept, dtv, before_main, in_flight, locked,
-        unnamed;
+    uint64_t booked, missed, short_blocks, extra, kept, dtv, before_main, in_hands, in_flight,
+        locked, unnamed;
     uint64_t findings, disagreeing, checks;
     bool read;
     enum found_by found_by;
+    char version[48];
 };
 
 /* arguments: program and what comes after FD SLOTS (threads, seed, modes), NULL-terminated. */
@@ -65,6 +75,7 @@ __attribute__((unused)) static bool truth_start(struct truth_run *run, const cha
     if (run->pid == 0) {
         struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
         setrlimit(RLIMIT_CORE, &all);
+        prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* it runs for ever */
         if (directory && chdir(directory) != 0)
             _exit(126);
         execv(argv[0], (char *const *)argv);
@@ -99,16 +110,12 @@ __attribute__((unused)) static void truth_end(struct truth_run *run)
         waitpid(run->pid, NULL, 0);
     }
     munmap(run->table, run->table_bytes);
+    free(run->before.items);
     *run = (struct truth_run){0};
 }
 
 /* -- comparing ----------------------------------------------------------------------------------
  */
-
-struct address_set {
-    uint64_t *items;
-    size_t count, capacity;
-};
 
 static int truth_order(const void *a, const void *b)
 {
@@ -177,17 +184,17 @@ static void truth_booked(const struct heap_truth *table, const struct blocks *bl
         }
         if (address == 0)
             continue;
-        set_add(booked, address);
         result->booked++;
-        bool live = blocks_at(blocks, address, &place) && place.offset == 0 &&
-                    blocks_is_live(blocks, place.block);
+        bool live = blocks_at(blocks, address, &place) && blocks_is_live(blocks, place.block) &&
+                    (place.offset == 0 || blocks_region_of(blocks, place.block)->interior_ok);
+        set_add(booked, live ? address - place.offset : address);
         if (!live) {
             if (result->missed++ < 5)
                 printf("# missed: 0x%" PRIx64 " of %" PRIu64 " bytes: %s\n", address, slot->size,
                        blocks_at(blocks, address, &place)
                            ? block_state_name(blocks_state(blocks, place.block))
                            : "no block");
-        } else if (blocks_usable(blocks, place.block) < slot->size) {
+        } else if (blocks_usable(blocks, place.block) - place.offset < slot->size) {
             if (result->short_blocks++ < 5)
                 printf("# short: 0x%" PRIx64 " has %" PRIu64 " of %" PRIu64 " bytes\n", address,
                        blocks_usable(blocks, place.block), slot->size);
@@ -196,9 +203,45 @@ static void truth_booked(const struct heap_truth *table, const struct blocks *bl
     set_sort(booked);
 }
 
+/* From here on along first words, through live blocks of one size that nobody booked: a list. */
+static void truth_chain(struct target *target, const struct blocks *blocks,
+                        const struct address_set *booked, struct address_set *hands, hi_addr at)
+{
+    struct block_place place;
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < 65536 && at % 8 == 0 && blocks_at(blocks, at, &place); i++) {
+        if (place.offset || !blocks_is_live(blocks, place.block) || set_has(booked, at) ||
+            blocks_region_of(blocks, place.block)->shape == REGION_NODE ||
+            (bytes && blocks_usable(blocks, place.block) != bytes))
+            return;
+        bytes = blocks_usable(blocks, place.block);
+        set_add(hands, at);
+        if (target_read_u64(target, at, &at, NULL) != HI_OK)
+            return;
+    }
+}
+
+/* Lists that threads have in their hands: from registers and the top of the stack. */
+static void truth_hands(struct target *target, const struct blocks *blocks,
+                        const struct address_set *booked, struct address_set *hands)
+{
+    for (size_t i = 0; i < target_thread_count(target); i++) {
+        const struct thread *thread = target_thread(target, i);
+        uint64_t stack[64];
+        size_t got = target_read_some(target, thread->sp, stack, sizeof stack) / 8;
+        for (size_t k = 0; k < THREAD_REGISTER_COUNT; k++)
+            truth_chain(target, blocks, booked, hands, thread->registers[k]);
+        for (size_t k = 0; k < got; k++)
+            truth_chain(target, blocks, booked, hands, stack[k]);
+    }
+    set_sort(hands);
+}
+
 static void truth_extras(struct target *target, const struct heaps *heaps,
                          const struct address_set *booked, const struct address_set *dtvs,
-                         const struct address_set *kept, hi_addr first, struct truth_result *result)
+                         const struct address_set *kept, const struct address_set *before,
+                         const struct address_set *hands, hi_addr first,
+                         struct truth_result *result)
 {
     const struct mapping *mapping = target_mapping_at(target, first);
     uint64_t unnamed[64], count = 0;
@@ -214,8 +257,11 @@ static void truth_extras(struct target *target, const struct heaps *heaps,
             result->kept++;
         else if (set_has(dtvs, address))
             result->dtv++;
-        else if (address < first && mapping && address >= mapping->start)
+        else if (set_has(before, address) ||
+                 (!before->count && address < first && mapping && address >= mapping->start))
             result->before_main++;
+        else if (blocks_state(heaps->blocks, b) == BLOCK_IN_FLIGHT || set_has(hands, address))
+            result->in_hands++;
         else if (count < 64)
             unnamed[count++] = address;
         else
@@ -233,16 +279,19 @@ static void truth_extras(struct target *target, const struct heaps *heaps,
 }
 
 static struct truth_result truth_compare(struct target *target, const struct heaps *heaps,
-                                         const struct heap_truth *table)
+                                         const struct heap_truth *table,
+                                         const struct address_set *before)
 {
     struct truth_result result = {.read = true};
-    struct address_set booked = {0}, dtvs = {0}, kept = {0};
+    struct address_set booked = {0}, dtvs = {0}, kept = {0}, hands = {0};
     truth_booked(table, heaps->blocks, &booked, &result);
     truth_dtvs(target, &dtvs);
     for (size_t i = 0; i < heaps->kept.count; i++)
         set_add(&kept, heaps->kept.items[i].address);
     set_sort(&kept);
-    truth_extras(target, heaps, &booked, &dtvs, &kept, table->first ^ HEAP_TRUTH_KEY, &result);
+    truth_hands(target, heaps->blocks, &booked, &hands);
+    truth_extras(target, heaps, &booked, &dtvs, &kept, before, &hands,
+                 table->first ^ HEAP_TRUTH_KEY, &result);
     result.findings = heaps->findings.count + heaps->findings_dropped;
     for (size_t i = 0; i < heaps->findings.count && i < 5; i++)
         printf("# finding: %s at 0x%" PRIx64 ": %s\n", heaps->findings.items[i].rule,
@@ -259,38 +308,90 @@ static struct truth_result truth_compare(struct target *target, const struct hea
     free(booked.items);
     free(dtvs.items);
     free(kept.items);
+    free(hands.items);
     return result;
+}
+
+/* Symbols and heaps of a target, opened. */
+struct truth_opened {
+    struct symbols *symbols;
+    struct heaps *heaps;
+};
+
+static bool truth_open(struct truth_opened *opened, struct target *target, const char *only)
+{
+    struct hi_err err = {0};
+    struct target_options options = {0};
+    struct heaps_options heaps_options = {.only = only};
+    *opened = (struct truth_opened){0};
+    if (symbols_open(&opened->symbols, target, &options, &err) != HI_OK) {
+        printf("# symbols: %s\n", err.message);
+        return false;
+    }
+    struct heap_context context = {target, opened->symbols, NULL};
+    enum hi_code code = heaps_open(&opened->heaps, &context, &heaps_options, &err);
+    if (code == HI_OK && opened->heaps->count)
+        return true;
+    printf("# heaps: code %d, %s %s\n", code, err.message,
+           opened->heaps ? opened->heaps->unknown : "");
+    return false;
+}
+
+static void truth_close(struct truth_opened *opened)
+{
+    heaps_close(opened->heaps);
+    symbols_close(opened->symbols);
 }
 
 /* Opens symbols and heaps of a target, compares, closes. describe: print what was found by what. */
 __attribute__((unused)) static struct truth_result
-truth_read(struct target *target, const char *only, const struct heap_truth *table, bool describe)
+truth_read(struct target *target, const char *only, const struct heap_truth *table,
+           const struct address_set *before, bool describe)
 {
-    struct symbols *symbols = NULL;
-    struct heaps *heaps = NULL;
+    static const struct address_set nothing;
+    struct truth_opened opened;
     struct truth_result result = {0};
-    struct hi_err err = {0};
-    struct target_options options = {0};
-    if (symbols_open(&symbols, target, &options, &err) != HI_OK) {
-        printf("# symbols: %s\n", err.message);
-        return result;
-    }
-    struct heap_context context = {target, symbols, NULL};
-    struct heaps_options heaps_options = {.only = only};
-    enum hi_code code = heaps_open(&heaps, &context, &heaps_options, &err);
-    if (code == HI_OK && heaps->count) {
-        result = truth_compare(target, heaps, table);
+    if (truth_open(&opened, target, only)) {
+        const struct heaps *heaps = opened.heaps;
+        result = truth_compare(target, heaps, table, before ? before : &nothing);
         result.found_by = heaps->heaps[0].found_by;
+        snprintf(result.version, sizeof result.version, "%s", heaps->heaps[0].version);
         for (size_t i = 0; describe && i < heaps->count; i++)
             printf("# %s %s, %s, by %s, %u blocks\n", heaps->heaps[i].reader->name,
                    heaps->heaps[i].version, heaps->heaps[i].active ? "active" : "idle",
                    found_by_name(heaps->heaps[i].found_by), blocks_count(heaps->blocks));
-    } else {
-        printf("# heaps: code %d, %s %s\n", code, err.message, heaps ? heaps->unknown : "");
     }
-    heaps_close(heaps);
-    symbols_close(symbols);
+    truth_close(&opened);
     return result;
+}
+
+/* What is live before main() has allocated anything; then the program goes on. */
+__attribute__((unused)) static bool truth_before(struct truth_run *run, const char *only)
+{
+    struct timespec nap = {0, 1000000};
+    struct target *target = NULL;
+    struct hi_err err = {0};
+    struct target_options options = {0};
+    struct truth_opened opened;
+    for (unsigned i = 0; i < 10000 && !__atomic_load_n(&run->table->waiting, __ATOMIC_ACQUIRE); i++)
+        nanosleep(&nap, NULL);
+    if (target_open_process(&target, run->pid, &options, &err) != HI_OK) {
+        printf("# %s\n", err.message);
+        return false;
+    }
+    /* an allocator that was not asked for anything yet need not be found */
+    if (truth_open(&opened, target, only)) {
+        const struct blocks *blocks = opened.heaps->blocks;
+        for (uint32_t b = 0; b < blocks_count(blocks); b++) {
+            if (blocks_region_of(blocks, b)->shape != REGION_NODE && blocks_is_live(blocks, b))
+                set_add(&run->before, blocks_address(blocks, b));
+        }
+    }
+    truth_close(&opened);
+    set_sort(&run->before);
+    target_close(target);
+    __atomic_store_n(&run->table->go, 1, __ATOMIC_RELEASE);
+    return true;
 }
 
 #endif
