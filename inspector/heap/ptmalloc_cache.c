@@ -308,7 +308,8 @@ static bool is_block(const struct heap_sink *sink, hi_addr address, enum block_s
         return false;
     const struct region *region = blocks_region_of(blocks, place.block);
     *state = blocks_state(blocks, place.block);
-    return region && region->shape == REGION_CHUNKS;
+    /* a mapped chunk may be cached too: 2.42 and later with a large tcache_max */
+    return region && region->shape != REGION_NODE;
 }
 
 /* One list of user addresses (header: bytes from entry to what malloc returned). Its length. */
