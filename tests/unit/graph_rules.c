@@ -167,6 +167,34 @@ static void places(void)
     world_free(&w);
 }
 
+/* Blocks of their own: whether the address behind one can be the end of what was asked for. */
+static void ends_of_singles(void)
+{
+    struct world w;
+    open_world(&w, 0);
+    struct region single = {.start = MAP - 8192, .end = MAP - 4096, .first = MAP - 8192};
+    single.shape = REGION_SINGLE;
+    single.usable = 4096;
+    single.count = 1;
+    world_region(&w, &single, NULL);
+    single.start = single.first = MAP - 16384;
+    single.end = MAP - 12288;
+    single.end_unasked = true;
+    single.slack = 96;
+    world_region(&w, &single, NULL);
+    single.start = single.first = MAP - 24576;
+    single.end = MAP - 20480;
+    world_region(&w, &single, NULL);
+    world_put(&w, DATA, MAP - 4096);
+    world_put(&w, DATA + 8, MAP - 12288);
+    world_put(&w, DATA + 16, MAP - 20480 - 96);
+    finish(&w, NULL);
+    is_mark(&w, MAP - 8192, MARK_REACHABLE, "the end of a block whose last byte was asked for");
+    is_mark(&w, MAP - 16384, MARK_DIRECT, "behind bytes that nobody asked for is no end");
+    is_mark(&w, MAP - 24576, MARK_REACHABLE, "where they begin is one");
+    world_free(&w);
+}
+
 static void switches(void)
 {
     struct world w;
@@ -421,6 +449,7 @@ int main(void)
     chain();
     rings();
     places();
+    ends_of_singles();
     switches();
     mappings();
     not_sources();
