@@ -109,14 +109,14 @@ def test_report_file():
 
 def test_ways():
     for how in ("thread", "threads", "quick", "child_signal", "child_ignored", "reaper",
-                "undumpable", "lost_late", "leader_gone", "all_used"):
+                "undumpable", "lost_late", "leader_gone", "all_used", "vector"):
         status, out, report = as_json(how)
         is_((status, found(report)), (23, lost(out)), f"{how}: status and what is lost")
         ok("SIGCHLD" not in out, f"{how}: no child is seen")
     is_(checked("freed_late")[0], 3, "what a handler frees at the end is no leak")
     is_(checked("stdout_gone")[0], 23, "stdout that was led elsewhere is not touched")
     read_end, write_end = os.pipe()
-    status, out, report = as_json("reading", stdin=read_end, timeout=60)
+    status, out, report = as_json("reading", stdin=read_end, timeout=20)
     os.close(read_end)
     os.close(write_end)
     is_((status, found(report)), (23, lost(out)), "a thread that reads stdin blocks nothing")

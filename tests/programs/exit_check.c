@@ -140,6 +140,20 @@ static int end_threads(void)
     return 5;
 }
 
+/* Only a vector register, which means nothing any more, still has the address. */
+static int end_vector(void)
+{
+    void *block = malloc(BLOCK_BYTES);
+    printf("lost 1 %zu\n", malloc_usable_size(block));
+    fflush(stdout);
+    cover_tracks();
+#if defined(__x86_64__)
+    __asm__ volatile("movq %0, %%xmm15" : : "r"(block) : "xmm15");
+    __asm__ volatile("xor %0, %0" : "+r"(block));
+#endif
+    return 3;
+}
+
 static void *end_last(void *main_thread)
 {
     pthread_join(*(pthread_t *)main_thread, NULL);
@@ -174,7 +188,9 @@ static int end_stdout_gone(void)
     fflush(stdout);
     stdout = other;
     fclose(other);
-    memset(malloc(552), 0x41, 552); /* as large as a FILE; lost as well, which is not said */
+    char *volatile text = malloc(552); /* as large as a FILE; lost as well, which is not said */
+    memset(text, 0x41, 552);
+    text = NULL;
     return 3;
 }
 
@@ -336,6 +352,7 @@ static const struct {
     {"busy", end_busy},
     {"thread", end_thread},
     {"threads", end_threads},
+    {"vector", end_vector},
     {"leader_gone", end_leader_gone},
     {"all_used", end_all_used},
     {"stdout_gone", end_stdout_gone},
