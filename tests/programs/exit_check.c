@@ -180,7 +180,7 @@ static int end_all_used(void)
     return 3;
 }
 
-/* stdout points to memory that was given back. */
+/* stdout points to memory that was given back, and is something else now. */
 static int end_stdout_gone(void)
 {
     FILE *other = fopen("/dev/null", "w");
@@ -188,9 +188,10 @@ static int end_stdout_gone(void)
     fflush(stdout);
     stdout = other;
     fclose(other);
-    char *volatile text = malloc(552); /* as large as a FILE; lost as well, which is not said */
-    memset(text, 0x41, 552);
-    text = NULL;
+    for (size_t bytes = 216; bytes <= 600; bytes += 16) { /* one of them takes its place */
+        char *volatile text = malloc(bytes);
+        memset(text, 0x41, bytes);
+    }
     return 3;
 }
 
