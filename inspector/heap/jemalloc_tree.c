@@ -9,7 +9,7 @@
 #include "heap/jemalloc.h"
 
 enum {
-    SAMPLES_WANTED = 64,
+    SAMPLES_WANTED = 256,
     SAMPLES_WRONG = 8, /* this many and none right: something else */
     RIGHT_LEAST = 3
 };
@@ -70,14 +70,15 @@ bool jemalloc_extent_decode(const struct jemalloc *heap, const unsigned char *re
 }
 
 /* Does the record agree with itself under the row chosen? Stricter than decode: for the vote. */
-static bool record_agrees(const struct jemalloc *heap, const unsigned char *record)
+static bool record_agrees(const struct jemalloc *heap, const unsigned char *record, bool *is_slab)
 {
     struct jemalloc_extent extent;
     if (!jemalloc_extent_decode(heap, record, &extent) || extent.state >= 4)
         return false;
-    if (extent.state != 0 || !extent.slab)
+    if (extent.state != 0 || extent.in_transit || !extent.slab)
         return true;
     uint64_t class_bytes = jemalloc_class_bytes(extent.size_class);
+    *is_slab = true;
     return extent.bytes % class_bytes == 0 &&
            bitmap_agrees(&extent, (unsigned)(extent.bytes / class_bytes));
 }
@@ -99,11 +100,12 @@ struct sample {
     unsigned asked, best;
     unsigned
         right[JEMALLOC_EXTENT_ROWS]; /* by row: filed under their page, and agree with themselves */
+    unsigned slabs[JEMALLOC_EXTENT_ROWS]; /* of those: counts that agree with a bitmap */
 };
 
 /* Under this row: is the record behind a leaf entry one whose extent holds the page? */
 static bool row_explains(const struct sample *sample, const struct jemalloc_extent_layout *row,
-                         uint64_t entry, hi_addr page)
+                         uint64_t entry, hi_addr page, bool *is_slab)
 {
     unsigned char record[JEMALLOC_EXTENT_BYTES];
     struct target *target = sample->context->target;
@@ -115,7 +117,15 @@ static bool row_explains(const struct sample *sample, const struct jemalloc_exte
     uint64_t bytes = word_at(record + JEMALLOC_EXTENT_SIZE) & ~UINT64_C(0xfff);
     sample->heap->extent = row;
     return start <= page && page - start < bytes && page_tree_is_anonymous(target, start) &&
-           page_tree_is_anonymous(target, start + bytes - 1) && record_agrees(sample->heap, record);
+           page_tree_is_anonymous(target, start + bytes - 1) &&
+           record_agrees(sample->heap, record, is_slab);
+}
+
+/* What is not a slab agrees under most rows. */
+static bool row_is_better(const struct sample *sample, unsigned row, unsigned than)
+{
+    return sample->slabs[row] != sample->slabs[than] ? sample->slabs[row] > sample->slabs[than]
+                                                     : sample->right[row] > sample->right[than];
 }
 
 static bool sample_entry(void *context, uint64_t entry, hi_addr page)
@@ -125,8 +135,11 @@ static bool sample_entry(void *context, uint64_t entry, hi_addr page)
         return true; /* no extent, only the size class that says so */
     sample->asked++;
     for (unsigned row = 0; row < jemalloc_extent_count; row++) {
-        sample->right[row] += row_explains(sample, &jemalloc_extents[row], entry, page);
-        if (sample->right[row] > sample->right[sample->best])
+        bool is_slab = false;
+        bool right = row_explains(sample, &jemalloc_extents[row], entry, page, &is_slab);
+        sample->right[row] += right;
+        sample->slabs[row] += right && is_slab;
+        if (row_is_better(sample, row, sample->best))
             sample->best = row;
     }
     return sample->asked < (sample->right[sample->best] ? SAMPLES_WANTED : SAMPLES_WRONG);

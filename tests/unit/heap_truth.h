@@ -203,18 +203,16 @@ static void truth_booked(const struct heap_truth *table, const struct blocks *bl
     set_sort(booked);
 }
 
-/* From here on along first words, through live blocks of one size that nobody booked: a list. */
+/* From here on along first words, through live blocks that nobody booked: a list (mimalloc's of
+ * late frees has blocks of many sizes). */
 static void truth_chain(struct target *target, const struct blocks *blocks,
                         const struct address_set *booked, struct address_set *hands, hi_addr at)
 {
     struct block_place place;
-    uint64_t bytes = 0;
     for (unsigned i = 0; i < 65536 && at % 8 == 0 && blocks_at(blocks, at, &place); i++) {
         if (place.offset || !blocks_is_live(blocks, place.block) || set_has(booked, at) ||
-            blocks_region_of(blocks, place.block)->shape == REGION_NODE ||
-            (bytes && blocks_usable(blocks, place.block) != bytes))
+            blocks_region_of(blocks, place.block)->shape == REGION_NODE)
             return;
-        bytes = blocks_usable(blocks, place.block);
         set_add(hands, at);
         if (target_read_u64(target, at, &at, NULL) != HI_OK)
             return;
