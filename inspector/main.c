@@ -284,7 +284,7 @@ static enum hi_code check_heaps(const struct run *run, struct hi_err *err)
     inspection_gap(&run->in, gap, sizeof gap);
     if (!found && gap[0] && (!heaps->unknown[0] || target_ended(run->in.target)))
         return hi_fail(err, HI_FAULT, "no heap in use was found in what could be read: %s", gap);
-    if (heaps->unknown[0] && (!heaps->count || run->options.command == COMMAND_LEAKS))
+    if (heaps->unknown[0] && (!found || run->options.command == COMMAND_LEAKS))
         return hi_fail(err, HI_UNSUPPORTED, "%s", heaps->unknown);
     if (found || (heaps->count && run->options.command != COMMAND_LEAKS))
         return HI_OK;
