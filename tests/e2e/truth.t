@@ -95,7 +95,7 @@ def containing(lines):
 def is_kept(address, target):
     """A block that libc or the allocator has for itself: a dtv, a cache."""
     return any(line.startswith("    kept ")
-               for line in inspect("refs", hex(address), *target)[1].splitlines())
+               for line in inspect(*target, "refs", hex(address))[1].splitlines())
 
 
 def compare_chunks(truth, what, target, inside):
