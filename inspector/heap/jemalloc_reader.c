@@ -257,16 +257,19 @@ static bool records_push(struct walk *walk, unsigned char *buffer)
 /* -- metadata ------------------------------------------------------------------------------------
  */
 
-/* base.c: struct base_block_s {size, next, extent} at the start of each aligned block. */
+/* base.c: struct base_block_s {size, next, extent} at the start of each aligned block; the extent
+ * is what of the block is not used yet. Heap memory must not be taken for one: what it holds would
+ * not be seen. */
 static bool base_block_around(struct target *target, hi_addr place, struct hi_range *block)
 {
     hi_addr start = place & ~(hi_addr)(BASE_BLOCK_ALIGN - 1);
     for (unsigned i = 0; i < BASE_STEPS_BACK && start; i++, start -= BASE_BLOCK_ALIGN) {
-        uint64_t words[4];
+        uint64_t words[5]; /* size, next, then e_bits, e_addr, e_bsize of the extent */
         if (target_read(target, start, words, sizeof words, NULL) != HI_OK)
             continue;
         bool plausible = words[0] && (words[0] & 0xfff) == 0 && words[0] < UINT64_C(1) << 36 &&
-                         (words[1] & 0xfff) == 0;
+                         (words[1] & 0xfff) == 0 && words[3] > start &&
+                         words[3] - start <= words[0] && words[4] <= words[0] - (words[3] - start);
         if (plausible && place - start < words[0]) {
             *block = (struct hi_range){start, start + words[0]};
             return true;
