@@ -51,6 +51,7 @@ struct cache_search {
     struct hi_range filling;
     VECTOR(hi_addr) cached;      /* all that stacks name; then only what two of them name */
     struct evidence_hands hands; /* of the thread whose cache it is */
+    hi_addr top;                 /* where the bin's youngest word is; 0: nothing there */
     bool out_of_memory;
 };
 
@@ -140,10 +141,13 @@ static bool bins_visit(struct cache_search *search, const struct jemalloc_cache_
         if (target_read(search->context->target, place, bin, sizeof bin, NULL) != HI_OK)
             return true;
         search->filling = bin_below(row, bin);
+        search->top = 0;
         size_t got = 0;
-        if (bin_stack(row, bin, &from, &cached))
+        if (bin_stack(row, bin, &from, &cached)) {
+            search->top = from;
             got =
                 target_read_some(search->context->target, from, search->stack, (size_t)cached * 8);
+        }
         if (!visit(search, place, search->stack, got / 8))
             return false;
     }
@@ -215,16 +219,28 @@ static bool cached_twice(const struct cache_search *search, hi_addr block)
            bsearch(&block, search->cached.items, search->cached.count, sizeof block, by_address);
 }
 
+/* free() moves the stack's head before it stores the block there. In between the youngest word is
+ * an old one, of a block that may be live again; the place is in a register then. */
+static bool top_is_unwritten(const struct cache_search *search)
+{
+    for (size_t i = 0; search->hands.inside && i < THREAD_REGISTER_COUNT; i++) {
+        if (search->hands.words[i] == search->top || search->hands.words[i] == search->top + 8)
+            return true;
+    }
+    return false;
+}
+
 static bool bin_overlay(struct cache_search *search, hi_addr bin, const uint64_t *blocks,
                         size_t count)
 {
-    bool flushed = false;
+    bool flushed = false, doubtful = count && top_is_unwritten(search);
     (void)bin;
     for (size_t i = 0; i < count && search->hands.inside && !flushed; i++)
         flushed = !block_is_live(search, blocks[i]) || cached_twice(search, blocks[i]);
     for (size_t i = 0; i < count; i++) {
-        if (flushed ? !block_in_flight(search, blocks[i])
-                    : !sink_overlay(search->sink, blocks[i], BLOCK_CACHED, NULL))
+        if (flushed || (doubtful && i == 0)
+                ? !block_in_flight(search, blocks[i])
+                : !sink_overlay(search->sink, blocks[i], BLOCK_CACHED, NULL))
             return false;
     }
     return true;

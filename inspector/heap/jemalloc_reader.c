@@ -143,6 +143,7 @@ struct walk {
     struct heap_sink *sink;
     uint64_t slabs, slabs_off; /* slabs whose free count and bitmap disagree */
     uint64_t system_bytes;
+    unsigned inside, half_done; /* threads in the allocator; records that one is writing */
 };
 
 static uint32_t arena_of(struct walk *walk, unsigned id)
@@ -214,12 +215,32 @@ static bool extent_push(struct walk *walk, const struct jemalloc_extent *extent)
     return sink_region(walk->sink, &region, NULL);
 }
 
+/* A thread inside the allocator may hold a region that bitmap and count see apart. */
+static unsigned threads_inside(const struct walk *walk)
+{
+    unsigned inside = 0;
+    struct evidence_hands hands;
+    for (size_t i = 0; i < target_thread_count(walk->context->target); i++) {
+        evidence_hands_read(&hands, walk->context, walk->heap->tree.module,
+                            target_thread(walk->context->target, i));
+        inside += hands.inside;
+    }
+    return inside;
+}
+
 static bool record_push(struct walk *walk, hi_addr place, const unsigned char *bytes)
 {
     struct jemalloc_extent extent;
     extent.record = place;
     if (jemalloc_extent_decode(walk->heap, bytes, &extent))
         return extent_push(walk, &extent);
+    if (walk->half_done < walk->inside) { /* each thread inside may be writing one record */
+        struct arena *arena = sink_arena_at(walk->sink, arena_of(walk, extent.arena));
+        walk->half_done++;
+        if (arena)
+            arena->state = ARENA_IN_FLUX;
+        return true;
+    }
     return sink_finding(
         walk->sink, "extent record", place,
         "address %#llx, size %#llx, class %u, state %u, slab %d contradict each other",
@@ -293,23 +314,11 @@ static bool metadata_around(struct walk *walk, const hi_addr *places, size_t cou
     return true;
 }
 
-/* A thread inside the allocator may hold a region that bitmap and count see apart. */
-static unsigned threads_inside(const struct walk *walk)
-{
-    unsigned inside = 0;
-    struct evidence_hands hands;
-    for (size_t i = 0; i < target_thread_count(walk->context->target); i++) {
-        evidence_hands_read(&hands, walk->context, walk->heap->tree.module,
-                            target_thread(walk->context->target, i));
-        inside += hands.inside;
-    }
-    return inside;
-}
-
 static enum hi_code jemalloc_walk(const struct heap_context *context, struct heap *heap,
                                   struct heap_sink *sink, struct hi_err *err)
 {
     struct walk walk = {.context = context, .heap = heap->state, .sink = sink};
+    walk.inside = threads_inside(&walk);
     enum hi_code code = jemalloc_tree_walk(walk.heap, context, err);
     if (code != HI_OK)
         return code;
@@ -325,7 +334,7 @@ static enum hi_code jemalloc_walk(const struct heap_context *context, struct hea
         return HI_STOPPED;
     uint64_t right = walk.slabs - walk.slabs_off;
     sink_check(sink, "slabs with nfree = free bits", walk.slabs, right,
-               walk.slabs_off == 0 || walk.slabs_off <= threads_inside(&walk));
+               walk.slabs_off <= walk.inside);
     heap->system_bytes = walk.system_bytes;
     return jemalloc_caches_find(walk.heap, context, sink, err);
 }
