@@ -248,7 +248,10 @@ static bool slice_push(struct walk *walk, hi_addr segment, uint64_t slice, uint6
     memcpy(&block_bytes, bytes + row->block_size, (size_t)row->block_size_bytes);
     if (block_bytes <= 1) /* 1: taken, and not yet a page */
         return free_push(walk, start, end);
-    if (!mimalloc_page_decode(row, record, bytes, &page))
+    bool sound = mimalloc_page_decode(row, record, bytes, &page);
+    if (!sound && page.reserved == 0 && page.used == 0) /* its thread has not filled it in yet */
+        return free_push(walk, start, end);
+    if (!sound)
         return sink_finding(
             walk->sink, "page record", record,
             "%u blocks of %llu bytes in use, %u of %u given out contradict each other", page.used,
