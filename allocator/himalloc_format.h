@@ -72,7 +72,10 @@
  *   big         a block in a mapping of its own. Live when big.address is not 0; then
  *               mapping_start, mapping_bytes, requested_bytes, usable_bytes, arena are true.
  *   arena       arena.kind: 0 gone (its record is reused later), 1 automatic, 2 named (by the
- *               program; arena.name). arena.centrals[class] is the central state of a class.
+ *               program; arena.name), 3 sampled (blocks picked for their stack; their notes are
+ *               kept while all others have none), 4 ignored (allocated while the program wanted no
+ *               leak told: roots, each). 2 to 4 are as named ones in all else.
+ *               arena.centrals[class] is the central state of a class.
  *   central     central.stash is the address of an array of block addresses; [0, stash_count) of it
  *               are free ("cached"). They may belong to slabs of any automatic arena.
  *   thread      the cache of a thread: thread.tid (0: record in no use), thread.arena, and
@@ -84,6 +87,25 @@
  *               record whose thread died without our knowledge, or in a forked child, still holds
  *               free blocks ("orphaned cache").
  *
+ *   stacks      root.stacks, when not 0, is the address of the one stack_table: who allocated.
+ *               stack_table.nodes[i], 1 <= i < node_count, is a frame: stack_node.frame (address in
+ *               the low HM_FRAME_ADDRESS_BITS, enum hm_frame_flag above, epoch in the top
+ *               HM_FRAME_EPOCH_BITS) and the index of its caller's node (parent; 0: outermost, and
+ *               parent < i always). A stack is the index of its innermost frame. A node is complete
+ *               before the count that includes it is stored, and never changes but for `recent`.
+ *               stack_table.modules[0, module_count): what was loaded where, with build-ids, also
+ *               libraries that are gone: a frame belongs to the module with start <= address < end
+ *               and first_epoch <= epoch <= last_epoch. All of it lies in [mapping_start,
+ *               mapping_start + mapping_bytes): metadata.
+ *   note        of a block: stack that allocated it, stack that freed it, bytes asked for. Note k
+ *               of unit u of a range is at range.notes + u * range.note_stride + k * sizeof(note);
+ *               a slab's block i has note i of its first unit, a large block note 0 of its head,
+ *               a big has its own in the record. range.notes is 0 when there are none. A note says
+ *               nothing while its `stack` is 0. Of a live block, `freed` means nothing; of a free
+ *               one it is where it was freed (0: not known). Notes are memory of
+ *               [range.notes, range.notes + range.unit_count * range.note_stride): metadata.
+ *   remark      what the program said of an address (himalloc.h): root.remarks[0, remark_count),
+ *               by remark.kind (enum hm_remark_kind; 0: taken back).
  *   helper      root.helper_tid, when not 0, is a thread of the allocator's own that gives memory
  *               back. What its registers and stack hold is no reference of the program.
  *
@@ -226,7 +248,30 @@ enum {
     HM_BIG_CAPACITY = 16384,
 };
 
-enum hm_arena_kind { HM_ARENA_GONE = 0, HM_ARENA_AUTOMATIC = 1, HM_ARENA_NAMED = 2 };
+enum hm_arena_kind {
+    HM_ARENA_GONE = 0,
+    HM_ARENA_AUTOMATIC = 1,
+    HM_ARENA_NAMED = 2,
+    HM_ARENA_SAMPLED = 3,
+    HM_ARENA_IGNORED = 4,
+};
+
+enum hm_stacks_mode { HM_STACKS_OFF = 0, HM_STACKS_SAMPLED = 1, HM_STACKS_FULL = 2 };
+
+/* stack_node.frame: epoch:12 | flags:4 | address:48 */
+enum { HM_FRAME_ADDRESS_BITS = 48, HM_FRAME_FLAG_BITS = 4, HM_FRAME_EPOCH_BITS = 12 };
+enum hm_frame_flag {
+    HM_FRAME_EXACT = 1,   /* the interrupted instruction itself; else a return address */
+    HM_FRAME_GUESSED = 2, /* found by the frame pointer: no unwind information below */
+    HM_FRAME_CUT = 4,     /* the walk ended here, before the outermost frame */
+};
+
+enum hm_remark_kind {
+    HM_REMARK_NONE = 0,
+    HM_REMARK_IGNORE = 1, /* the block around address is no leak, and holds what it points to */
+    HM_REMARK_ROOT = 2,   /* [address, address + bytes) holds what it points to */
+    HM_REMARK_TAG = 3,    /* remark.text is the program's word for the block */
+};
 
 /*
  * The lists. One field a line: F(S, kind, type, name) for one element, A(S, kind, type, name,
@@ -314,6 +359,58 @@ enum hm_arena_kind { HM_ARENA_GONE = 0, HM_ARENA_AUTOMATIC = 1, HM_ARENA_NAMED =
     F(S, ADDRESS, uint64_t, bitmaps)                                                               \
     F(S, ADDRESS, uint64_t, mapping_start)                                                         \
     F(S, UINT, uint64_t, mapping_bytes)                                                            \
+    F(S, ADDRESS, uint64_t, notes)                                                                 \
+    F(S, UINT, uint64_t, note_stride)                                                              \
+    /* end */
+
+#define HM_NOTE_FIELDS(F, A, S)                                                                    \
+    F(S, UINT, uint32_t, stack)                                                                    \
+    F(S, UINT, uint32_t, freed)                                                                    \
+    F(S, UINT, uint32_t, requested)                                                                \
+    /* end */
+
+/* recent: the child that was asked for last; a hint for the allocator alone. */
+#define HM_STACK_NODE_FIELDS(F, A, S)                                                              \
+    F(S, UINT, uint64_t, frame)                                                                    \
+    F(S, UINT, uint32_t, parent)                                                                   \
+    F(S, UINT, uint32_t, recent)                                                                   \
+    /* end */
+
+/* [start, end): from its first to its last mapped byte; bias: address = bias + p_vaddr. path is
+ * path_bytes of text in the table's mapping. last_epoch is 2^32-1 while the module is loaded. */
+#define HM_MODULE_FIELDS(F, A, S)                                                                  \
+    F(S, ADDRESS, uint64_t, start)                                                                 \
+    F(S, ADDRESS, uint64_t, end)                                                                   \
+    F(S, ADDRESS, uint64_t, bias)                                                                  \
+    F(S, ADDRESS, uint64_t, path)                                                                  \
+    F(S, UINT, uint32_t, path_bytes)                                                               \
+    F(S, UINT, uint32_t, first_epoch)                                                              \
+    F(S, UINT, uint32_t, last_epoch)                                                               \
+    F(S, UINT, uint32_t, build_id_bytes)                                                           \
+    A(S, UINT, uint8_t, build_id, 32)                                                              \
+    /* end */
+
+/* lost: stacks that found no room; their blocks have the nearest outer stack that was there. */
+#define HM_STACK_TABLE_FIELDS(F, A, S)                                                             \
+    F(S, UINT, uint32_t, mode)                                                                     \
+    F(S, UINT, uint32_t, epoch)                                                                    \
+    F(S, UINT, uint64_t, sample_bytes)                                                             \
+    F(S, ADDRESS, uint64_t, nodes)                                                                 \
+    F(S, UINT, uint32_t, node_count)                                                               \
+    F(S, UINT, uint32_t, node_capacity)                                                            \
+    F(S, ADDRESS, uint64_t, modules)                                                               \
+    F(S, UINT, uint32_t, module_count)                                                             \
+    F(S, UINT, uint32_t, module_capacity)                                                          \
+    F(S, UINT, uint64_t, lost)                                                                     \
+    F(S, ADDRESS, uint64_t, mapping_start)                                                         \
+    F(S, UINT, uint64_t, mapping_bytes)                                                            \
+    /* end */
+
+#define HM_REMARK_FIELDS(F, A, S)                                                                  \
+    F(S, ADDRESS, uint64_t, address)                                                               \
+    F(S, UINT, uint64_t, bytes)                                                                    \
+    F(S, UINT, uint32_t, kind)                                                                     \
+    A(S, TEXT, char, text, 44)                                                                     \
     /* end */
 
 #define HM_BIG_FIELDS(F, A, S)                                                                     \
@@ -322,7 +419,8 @@ enum hm_arena_kind { HM_ARENA_GONE = 0, HM_ARENA_AUTOMATIC = 1, HM_ARENA_NAMED =
     F(S, UINT, uint64_t, mapping_bytes)                                                            \
     F(S, UINT, uint64_t, requested_bytes)                                                          \
     F(S, UINT, uint64_t, usable_bytes)                                                             \
-    F(S, UINT, uint64_t, arena)                                                                    \
+    F(S, UINT, uint32_t, arena)                                                                    \
+    F(S, UINT, uint32_t, stack)                                                                    \
     /* end */
 
 /* reciprocal: offset in slab * reciprocal >> 32 = block index, exact for every offset in a slab. */
@@ -368,6 +466,10 @@ enum hm_arena_kind { HM_ARENA_GONE = 0, HM_ARENA_AUTOMATIC = 1, HM_ARENA_NAMED =
     F(S, UINT, uint32_t, check_mode)                                                               \
     F(S, UINT, uint64_t, free_units)                                                               \
     F(S, UINT, uint64_t, dirty_units)                                                              \
+    F(S, ADDRESS, uint64_t, stacks)                                                                \
+    F(S, ADDRESS, uint64_t, remarks)                                                               \
+    F(S, UINT, uint32_t, remark_count)                                                             \
+    F(S, UINT, uint32_t, remark_capacity)                                                          \
     /* end */
 
 /* clang-format on */
@@ -383,6 +485,11 @@ enum hm_arena_kind { HM_ARENA_GONE = 0, HM_ARENA_AUTOMATIC = 1, HM_ARENA_NAMED =
     S(range, HM_RANGE_FIELDS)                                                                      \
     S(big, HM_BIG_FIELDS)                                                                          \
     S(class, HM_CLASS_FIELDS)                                                                      \
+    S(note, HM_NOTE_FIELDS)                                                                        \
+    S(stack_node, HM_STACK_NODE_FIELDS)                                                            \
+    S(module, HM_MODULE_FIELDS)                                                                    \
+    S(stack_table, HM_STACK_TABLE_FIELDS)                                                          \
+    S(remark, HM_REMARK_FIELDS)                                                                    \
     S(root, HM_ROOT_FIELDS)
 
 #ifdef HM_DEFINE_STRUCTURES
@@ -404,8 +511,10 @@ _Static_assert(sizeof(struct hm_bin) == 16, "four bins a cache line");
 _Static_assert(sizeof(struct hm_unit) == 64, "one cache line a unit");
 _Static_assert(sizeof(struct hm_central) == 64, "one cache line a class");
 _Static_assert(sizeof(struct hm_class) == 16, "class");
-_Static_assert(sizeof(struct hm_range) == 88, "range");
+_Static_assert(sizeof(struct hm_range) == 104, "range");
 _Static_assert(sizeof(struct hm_big) == 48, "big");
+_Static_assert(sizeof(struct hm_note) == 12, "note");
+_Static_assert(sizeof(struct hm_stack_node) == 16, "four frames a cache line");
 #endif
 #endif
 

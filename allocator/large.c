@@ -93,7 +93,7 @@ struct block_place block_locate(const void *p)
         place.state = BLOCK_BIG;
         place.start = big->address;
         place.bytes = big->usable_bytes;
-        place.arena = (uint32_t)big->arena;
+        place.arena = big->arena;
     }
     return place;
 }
