@@ -10,6 +10,7 @@
 #define SYMBOLS_INTERNAL_H
 
 #include "symbols/image.h"
+#include "symbols/names.h"
 #include "symbols/symbols.h"
 #include "symbols/tables.h"
 
@@ -26,6 +27,8 @@ struct dynamic {
 
 /* Where the program headers came from, and so what a file can be checked against. */
 enum header_origin { HEADERS_FROM_MEMORY, HEADERS_FROM_FILE };
+
+enum { MODULE_PATH_ROOM = 4096 + 128 };
 
 struct module_record {
     struct module module;
@@ -51,13 +54,16 @@ struct symbols {
     struct target *target;
     char *executable, *sysroot, *debug_directory;
     VECTOR(struct module_record) modules;
-    size_t *by_address; /* indexes of modules, sorted by start */
+    size_t *by_address;                  /* indexes of modules, sorted by start */
+    VECTOR(struct module_record *) gone; /* gone_modules.c: remembered by others, not loaded */
 };
 
 /* modules.c */
 HI_MUST_USE enum hi_code modules_discover(struct symbols *symbols, struct hi_err *err);
 struct module_record *module_record_at(const struct symbols *symbols, hi_addr address);
 void module_record_close(struct module_record *record);
+/* Segments out of the headers; false: memory ran out. */
+bool module_take_segments(struct module_record *record);
 /* bytes at vaddr out of the file, else out of the target's memory; NULL: neither. Lives as long as
  * the module. */
 const void *module_bytes(struct symbols *symbols, struct module_record *record, uint64_t vaddr,
@@ -75,6 +81,14 @@ HI_MUST_USE enum hi_code module_find_file(struct symbols *symbols, struct module
                                           struct hi_err *err);
 /* The separate debug file into record->debug, and .gnu_debugdata into record->mini. */
 void module_find_debug(struct symbols *symbols, struct module_record *record);
+
+/* The n-th path (room for MODULE_PATH_ROOM) where the file of record's build-id may be; false: no
+ * more. The build-id must have two bytes at least. */
+bool module_build_id_path(const struct symbols *symbols, const struct module_record *record,
+                          size_t n, const char *suffix, char *path);
+
+/* gone_modules.c: the record of a module that somebody remembers; NULL: memory ran out. */
+struct module_record *module_record_marked(struct symbols *symbols, const struct module_mark *mark);
 
 /* file_source.c */
 void file_source_install(struct symbols *symbols);

@@ -30,7 +30,6 @@
 #define MINI_MAX_MEMORY  (256u << 20)
 #define LINK_MAX_BYTES   256
 #define VDSO_MAX_BYTES   (64u << 10)
-#define PATH_ROOM        (PATH_MAX + 128)
 #define DYNAMIC_MAX_TAGS 256
 
 /* -- is it the target's file? ------------------------------------------------------------------*/
@@ -112,34 +111,36 @@ static const char *debug_root(const struct symbols *symbols, size_t n, char *roo
         return symbols->debug_directory ? symbols->debug_directory : debug_root(symbols, 1, room);
     if (n == 1) {
         if (target_kind(symbols->target) == TARGET_PROCESS)
-            snprintf(room, PATH_ROOM, "/proc/%d/root/usr/lib/debug",
+            snprintf(room, MODULE_PATH_ROOM, "/proc/%d/root/usr/lib/debug",
                      (int)target_pid(symbols->target));
         else
-            snprintf(room, PATH_ROOM, "%s/usr/lib/debug", symbols->sysroot ? symbols->sysroot : "");
+            snprintf(room, MODULE_PATH_ROOM, "%s/usr/lib/debug",
+                     symbols->sysroot ? symbols->sysroot : "");
         return room;
     }
     return n == 2 ? "/usr/lib/debug" : NULL;
 }
 
-static bool build_id_path(const struct symbols *symbols, const struct module_record *record,
+bool module_build_id_path(const struct symbols *symbols, const struct module_record *record,
                           size_t n, const char *suffix, char *path)
 {
-    char room[PATH_ROOM], digits[2 * BUILD_ID_MAX_BYTES + 1];
+    char room[MODULE_PATH_ROOM], digits[2 * BUILD_ID_MAX_BYTES + 1];
     const char *root = debug_root(symbols, n, room);
     if (!root)
         return false;
     for (size_t i = 0; i < record->module.build_id_bytes; i++)
         snprintf(digits + 2 * i, 3, "%02x", record->module.build_id[i]);
-    snprintf(path, PATH_ROOM, "%s/.build-id/%.2s/%s%s", root, digits, digits + 2, suffix);
+    snprintf(path, MODULE_PATH_ROOM, "%s/.build-id/%.2s/%s%s", root, digits, digits + 2, suffix);
     return true;
 }
 
 static void find_by_build_id(struct symbols *symbols, struct module_record *record)
 {
-    char path[PATH_ROOM];
+    char path[MODULE_PATH_ROOM];
     if (record->module.build_id_bytes < 2)
         return;
-    for (size_t n = 0; !record->file.bytes && build_id_path(symbols, record, n, "", path); n++) {
+    for (size_t n = 0; !record->file.bytes && module_build_id_path(symbols, record, n, "", path);
+         n++) {
         struct image image;
         if (image_open_path(&image, path, NULL) == HI_OK)
             take_file(symbols, record, &image);
@@ -210,11 +211,11 @@ enum hi_code module_find_file(struct symbols *symbols, struct module_record *rec
 
 static void debug_by_build_id(struct symbols *symbols, struct module_record *record)
 {
-    char path[PATH_ROOM];
+    char path[MODULE_PATH_ROOM];
     if (record->module.build_id_bytes < 2)
         return;
-    for (size_t n = 0; !record->debug.bytes && build_id_path(symbols, record, n, ".debug", path);
-         n++) {
+    for (size_t n = 0;
+         !record->debug.bytes && module_build_id_path(symbols, record, n, ".debug", path); n++) {
         struct image image;
         if (image_open_path(&image, path, NULL) != HI_OK)
             continue;
@@ -266,7 +267,7 @@ static bool read_debuglink(const struct module_record *record, char *name, uint3
 
 static void debug_by_link(struct symbols *symbols, struct module_record *record)
 {
-    char name[LINK_MAX_BYTES], path[2 * PATH_ROOM], room[PATH_ROOM], base[64] = "";
+    char name[LINK_MAX_BYTES], path[2 * MODULE_PATH_ROOM], room[MODULE_PATH_ROOM], base[64] = "";
     uint32_t crc;
     const char *slash = strrchr(record->path, '/');
     int folder = slash ? (int)(slash - record->path) : 0;

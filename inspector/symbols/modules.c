@@ -167,7 +167,7 @@ static unsigned protection_of(uint32_t flags)
            (flags & PF_X ? MAPPING_EXECUTE : 0u);
 }
 
-static bool take_segments(struct module_record *record)
+bool module_take_segments(struct module_record *record)
 {
     hi_addr bias = record->module.bias;
     for (size_t i = 0; i < record->header_count; i++) {
@@ -280,7 +280,7 @@ static enum hi_code add_candidate(struct symbols *symbols, const struct mapping 
     }
     record.path = strdup(mapping->path);
     record.load_order = SIZE_MAX;
-    bool taken = record.path && take_segments(&record);
+    bool taken = record.path && module_take_segments(&record);
     enum hi_code code = taken ? HI_OK : hi_no_memory(err);
     if (code == HI_OK) {
         record.module.path = record.path;

@@ -43,6 +43,11 @@ void symbols_close(struct symbols *symbols)
     for (size_t i = 0; i < symbols->modules.count; i++)
         module_record_close(&symbols->modules.items[i]);
     VECTOR_FREE(&symbols->modules);
+    for (size_t i = 0; i < symbols->gone.count; i++) {
+        module_record_close(symbols->gone.items[i]);
+        free(symbols->gone.items[i]);
+    }
+    VECTOR_FREE(&symbols->gone);
     free(symbols->by_address);
     free(symbols->executable);
     free(symbols->sysroot);

@@ -141,12 +141,28 @@ static size_t dynsym_count(struct symbols *symbols, struct module_record *record
     return d->gnu_hash ? count_by_gnu_hash(symbols, record, limit) : 0;
 }
 
+static bool fill_section(struct module_record *record, const struct image *image, uint32_t type,
+                         enum symbol_source source)
+{
+    struct symbol_source_table table = {.source = source, .bias = record->module.bias};
+    Elf64_Shdr section, names;
+    if (!image->bytes || !image_section(image, NULL, type, &section) ||
+        section.sh_entsize != sizeof(Elf64_Sym) ||
+        !image_section_at(image, section.sh_link, &names))
+        return true;
+    table.symbols = image_section_bytes(image, &section);
+    table.count = section.sh_size / sizeof(Elf64_Sym);
+    table.names = image_section_bytes(image, &names);
+    table.names_bytes = names.sh_size;
+    return !table.symbols || !table.names || add_table(&record->tables, &table);
+}
+
 static bool fill_dynsym(struct symbols *symbols, struct module_record *record)
 {
     const struct dynamic *d = &record->dynamic;
     struct symbol_source_table table = {.source = SYMBOL_DYNSYM, .bias = record->module.bias};
-    if (!d->symtab || !d->strtab || !d->strtab_bytes)
-        return true;
+    if (!d->symtab || !d->strtab || !d->strtab_bytes) /* not loaded now: the file's sections */
+        return fill_section(record, &record->file, SHT_DYNSYM, SYMBOL_DYNSYM);
     table.count = dynsym_count(symbols, record);
     if (table.count < 2)
         return true;
@@ -158,30 +174,15 @@ static bool fill_dynsym(struct symbols *symbols, struct module_record *record)
     return !table.symbols || !table.names || add_table(&record->tables, &table);
 }
 
-static bool fill_symtab(struct module_record *record, const struct image *image,
-                        enum symbol_source source)
-{
-    struct symbol_source_table table = {.source = source, .bias = record->module.bias};
-    Elf64_Shdr section, names;
-    if (!image->bytes || !image_section(image, NULL, SHT_SYMTAB, &section) ||
-        section.sh_entsize != sizeof(Elf64_Sym) ||
-        !image_section_at(image, section.sh_link, &names))
-        return true;
-    table.symbols = image_section_bytes(image, &section);
-    table.count = section.sh_size / sizeof(Elf64_Sym);
-    table.names = image_section_bytes(image, &names);
-    table.names_bytes = names.sh_size;
-    return !table.symbols || !table.names || add_table(&record->tables, &table);
-}
-
 static bool fill_debug(struct symbols *symbols, struct module_record *record)
 {
     Elf64_Shdr section;
     if (record->file.bytes && image_section(&record->file, NULL, SHT_SYMTAB, &section))
         return true; /* not stripped: a debug file knows no more names */
     module_find_debug(symbols, record);
-    return fill_symtab(record, &record->debug, SYMBOL_DEBUGFILE) &&
-           (record->debug.bytes || fill_symtab(record, &record->mini, SYMBOL_DEBUGFILE));
+    return fill_section(record, &record->debug, SHT_SYMTAB, SYMBOL_DEBUGFILE) &&
+           (record->debug.bytes ||
+            fill_section(record, &record->mini, SHT_SYMTAB, SYMBOL_DEBUGFILE));
 }
 
 /* -- by name -----------------------------------------------------------------------------------*/
@@ -254,7 +255,7 @@ bool tables_fill(struct symbols *symbols, struct module_record *record, enum tab
     if (tables->stage < STAGE_DYNSYM)
         filled = fill_dynsym(symbols, record);
     if (filled && tables->stage < STAGE_SYMTAB && stage >= STAGE_SYMTAB)
-        filled = fill_symtab(record, &record->file, SYMBOL_SYMTAB);
+        filled = fill_section(record, &record->file, SHT_SYMTAB, SYMBOL_SYMTAB);
     if (filled && stage >= STAGE_DEBUG)
         filled = fill_debug(symbols, record);
     if (!filled)
