@@ -19,6 +19,7 @@
 #include "state.h"
 
 #include "background.h"
+#include "call_stack.h"
 #include "lock.h"
 #include "pages.h"
 #include "slab.h"
@@ -55,6 +56,7 @@ static void fork_child(void)
     hm_tls.tid = tid;
     if (hm_tls.record)
         hm_tls.record->tid = tid;
+    call_stack_forked();
     bool alone =
         root->thread_count <= 1 && root->helper_tid == 0 && hm_hot.check_mode != CHECK_FULL;
     if (alone && hm_tls.state != THREAD_BUSY)

@@ -1,0 +1,524 @@
+/*
+ * stack_table: call stacks as numbers, and the modules that their frames lie in.
+ *
+ * Nodes. A stack is a path in a tree: each node is one frame and the index of its caller's node.
+ * The same path always has the same nodes, so a stack is the index of its innermost node, and equal
+ * stacks have equal indices. Nodes are appended and never change, but for `recent`, the child that
+ * was asked for last: a guess that is right in most cases, and checked. All others are found by an
+ * index of their own, open addressing over words {check:32 | node:32}. The index has levels, each
+ * four times the last; one that is half full is left as it is, and what is found in it moves up
+ * when it is next asked for. Nothing is ever moved under a reader, nobody waits.
+ *
+ * Order of stores for a new node: room is committed, then counted, then parent, then frame, then
+ * the index. A node whose frame is 0 is not written yet; no one has its number. A thread that loses
+ * the race for the same frame leaves its node, complete and unused. In both cases 16 bytes are
+ * lost, nothing else. Node 0 is the parent of outermost frames, and is never a stack; node 1 is
+ * the stack of which nothing is known.
+ *
+ * Modules. A frame is an address, and another library may come to where one has gone. So a module
+ * is entered in the table when its first unwind row is made, with its build-id, and its epoch: 0,
+ * or one more than that of the last module that was in its place and is gone. Frames carry the
+ * epoch of their module, so what is loaded all the time is not touched by the coming and going of
+ * others, and the same library in the same place again is the same entry. Epochs end at 4095: this
+ * one means "or later". Entries are made by whoever finds module_busy 0; others do not wait, they
+ * only do not keep the row, so that the module is asked about again.
+ *
+ * Slots are memory for captures and threads: a lock-free list by index, with a tag in its head.
+ *
+ * Memory: one reserved mapping, made readable in steps as it is needed: a core dumper finds only
+ * what was used. The inspector takes all of it for metadata.
+ *
+ *     | area, modules, rows, paths | index levels | nodes | slots |
+ *
+ * Damage: an index or node that the program wrote over can give a wrong stack, never an address to
+ * follow: nodes hold indices, which are compared with the count.
+ */
+#include "stack_table.h"
+
+#include "pages.h"
+
+#include <elf.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+enum {
+    NODE_CAPACITY = 1 << 23,
+    NODE_CAPACITY_LEAST = 1 << 12,
+    NODE_STEP = 1 << 15, /* committed at a time */
+    FIRST_LEVEL_BITS = 14,
+    LEVEL_FACTOR_BITS = 2,
+    LEVEL_CAPACITY = 6,
+    PROBE_WORDS = 64,
+    SLOT_CAPACITY = 2048,
+    MODULE_CAPACITY = 4096,
+    PATH_BYTES = 512 << 10,
+    EPOCH_LAST = (1 << HM_FRAME_EPOCH_BITS) - 1,
+    BUILD_ID_MAX = 32,
+};
+#define EPOCH_LOADED UINT32_MAX
+
+/* At the start of the mapping. */
+struct stack_area {
+    struct hm_stack_table table;
+    uint64_t *levels[LEVEL_CAPACITY];
+    uint32_t level_count; /* made */
+    uint32_t node_committed;
+    char *slots;
+    uint64_t slot_head; /* tag:32 | index + 1 */
+    uint32_t slot_count, slot_capacity;
+    uint32_t slot_next[SLOT_CAPACITY];
+    uint32_t module_busy, path_used;
+    char *paths;
+    uint64_t module_marks[MODULE_CAPACITY]; /* what a module looks like, for knowing it again */
+    struct hm_module modules[MODULE_CAPACITY];
+};
+
+struct stack_hot stack_hot;
+static struct stack_area *area;
+
+/* ---- nodes ---- */
+
+static struct hm_stack_node *node_at(uint32_t index)
+{
+    return &stack_hot.nodes[index];
+}
+
+static uint64_t *level_words(uint32_t level)
+{
+    return __atomic_load_n(&area->levels[level], __ATOMIC_ACQUIRE);
+}
+
+static uint32_t level_bits(uint32_t level)
+{
+    return FIRST_LEVEL_BITS + LEVEL_FACTOR_BITS * level;
+}
+
+static uint64_t node_hash(uint32_t parent, uint64_t frame)
+{
+    uint64_t h = (frame ^ (uint64_t)parent << 20) * 0x9e3779b97f4a7c15ULL;
+    h ^= h >> 32;
+    h *= 0xd6e8feb86659fd93ULL;
+    return h ^ h >> 29;
+}
+
+/* The word for a hash in a level: *found its node, or 0, and then *room where it may go, or NULL */
+static uint64_t *level_probe(uint32_t level, uint64_t hash, uint32_t parent, uint64_t frame,
+                             uint32_t *found)
+{
+    uint64_t *words = level_words(level);
+    uint64_t mask = (1ULL << level_bits(level)) - 1;
+    uint32_t check = (uint32_t)(hash >> 32) | 1;
+    uint32_t count = __atomic_load_n(&area->table.node_count, __ATOMIC_RELAXED);
+    *found = 0;
+    for (uint64_t i = 0; words && i < PROBE_WORDS; i++) {
+        uint64_t *word = &words[(hash + i) & mask];
+        uint64_t value = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+        if (value == 0)
+            return word;
+        uint32_t index = (uint32_t)value;
+        if (value >> 32 == check && index < count && node_at(index)->frame == frame &&
+            node_at(index)->parent == parent) {
+            *found = index;
+            return word;
+        }
+    }
+    return NULL;
+}
+
+/* Room for one more node: its index, or 0. */
+static uint32_t node_claim(void)
+{
+    struct hm_stack_table *table = &area->table;
+    uint32_t index = __atomic_load_n(&table->node_count, __ATOMIC_RELAXED);
+    do {
+        uint32_t committed = __atomic_load_n(&area->node_committed, __ATOMIC_ACQUIRE);
+        if (index >= table->node_capacity)
+            return 0;
+        while (index >= committed) {
+            uint32_t more = committed + NODE_STEP;
+            more = more < table->node_capacity ? more : table->node_capacity;
+            size_t bytes = (size_t)(more - committed) * sizeof(struct hm_stack_node);
+            if (!pages_commit(node_at(committed), bytes))
+                return 0;
+            if (__atomic_compare_exchange_n(&area->node_committed, &committed, more, false,
+                                            __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+                committed = more;
+        }
+    } while (!__atomic_compare_exchange_n(&table->node_count, &index, index + 1, false,
+                                          __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+    return index;
+}
+
+/* Makes the next level when the last one is half full. Anybody may, several at once as well. */
+static uint32_t level_current(void)
+{
+    uint32_t count = __atomic_load_n(&area->table.node_count, __ATOMIC_RELAXED);
+    uint32_t levels = __atomic_load_n(&area->level_count, __ATOMIC_ACQUIRE);
+    if (LIKELY(count <= 1u << (level_bits(levels - 1) - 1)) || levels == LEVEL_CAPACITY ||
+        !area->levels[levels])
+        return levels - 1;
+    if (!pages_commit(area->levels[levels], sizeof(uint64_t) << level_bits(levels)))
+        return levels - 1;
+    __atomic_compare_exchange_n(&area->level_count, &levels, levels + 1, false, __ATOMIC_ACQ_REL,
+                                __ATOMIC_ACQUIRE);
+    return __atomic_load_n(&area->level_count, __ATOMIC_ACQUIRE) - 1;
+}
+
+/* In an older level, from the newest down. */
+static uint32_t node_find_older(uint32_t level, uint64_t hash, uint32_t parent, uint64_t frame)
+{
+    uint32_t found = 0;
+    while (level-- > 0 && !found)
+        level_probe(level, hash, parent, frame, &found);
+    return found;
+}
+
+/* Enters node `index`, or gives it up for one that another thread entered meanwhile. */
+static uint32_t node_publish(uint32_t level, uint64_t hash, uint32_t index)
+{
+    const struct hm_stack_node *node = node_at(index);
+    uint64_t value = (uint64_t)((uint32_t)(hash >> 32) | 1) << 32 | index;
+    for (;;) {
+        uint32_t found;
+        uint64_t none = 0, *word = level_probe(level, hash, node->parent, node->frame, &found);
+        if (found)
+            return found;
+        if (!word || __atomic_compare_exchange_n(word, &none, value, false, __ATOMIC_ACQ_REL,
+                                                 __ATOMIC_RELAXED))
+            return index;
+    }
+}
+
+static uint32_t node_append(uint32_t parent, uint64_t frame)
+{
+    uint32_t index = node_claim();
+    if (index) {
+        struct hm_stack_node *node = node_at(index);
+        node->parent = parent;
+        __atomic_store_n(&node->frame, frame, __ATOMIC_RELEASE);
+    }
+    return index;
+}
+
+NOINLINE uint32_t stack_table_child_slow(uint32_t parent, uint64_t frame)
+{
+    uint64_t hash = node_hash(parent, frame);
+    uint32_t level = level_current(), found;
+    level_probe(level, hash, parent, frame, &found);
+    if (!found) {
+        uint32_t index = node_find_older(level, hash, parent, frame);
+        if (!index)
+            index = node_append(parent, frame);
+        if (!index) {
+            __atomic_fetch_add(&area->table.lost, 1, __ATOMIC_RELAXED);
+            return parent ? parent : STACK_NODE_NONE;
+        }
+        found = node_publish(level, hash, index);
+    }
+    __atomic_store_n(&node_at(parent)->recent, found, __ATOMIC_RELAXED);
+    return found;
+}
+
+/* ---- slots ---- */
+
+static void *slot_at(uint32_t index)
+{
+    return area->slots + (size_t)index * STACK_SLOT_BYTES;
+}
+
+/* One that nobody had before; committed for good. */
+static void *slot_make(void)
+{
+    uint32_t index = __atomic_load_n(&area->slot_count, __ATOMIC_RELAXED);
+    do {
+        if (index >= area->slot_capacity)
+            return NULL;
+    } while (!__atomic_compare_exchange_n(&area->slot_count, &index, index + 1, false,
+                                          __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    return pages_commit(slot_at(index), STACK_SLOT_BYTES) ? slot_at(index) : NULL;
+}
+
+void *stack_slot_take(void)
+{
+    uint64_t head = __atomic_load_n(&area->slot_head, __ATOMIC_ACQUIRE), next;
+    do {
+        uint32_t index = (uint32_t)head;
+        if (index == 0)
+            return slot_make();
+        next = ((head >> 32) + 1) << 32 |
+               __atomic_load_n(&area->slot_next[index - 1], __ATOMIC_RELAXED);
+    } while (!__atomic_compare_exchange_n(&area->slot_head, &head, next, false, __ATOMIC_ACQ_REL,
+                                          __ATOMIC_ACQUIRE));
+    return slot_at((uint32_t)head - 1);
+}
+
+void stack_slot_give(void *slot, bool discard)
+{
+    uint32_t index = (uint32_t)((size_t)((char *)slot - area->slots) / STACK_SLOT_BYTES);
+    uint64_t head = __atomic_load_n(&area->slot_head, __ATOMIC_ACQUIRE), next;
+    if (discard)
+        pages_discard(slot, STACK_SLOT_BYTES);
+    do {
+        __atomic_store_n(&area->slot_next[index], (uint32_t)head, __ATOMIC_RELAXED);
+        next = ((head >> 32) + 1) << 32 | (index + 1);
+    } while (!__atomic_compare_exchange_n(&area->slot_head, &head, next, false, __ATOMIC_ACQ_REL,
+                                          __ATOMIC_ACQUIRE));
+}
+
+/* ---- modules ---- */
+
+/* The build-id among the notes of a module whose ELF header is in memory at its start. */
+static uint32_t module_build_id(const struct loaded_module *module, const uint8_t **id)
+{
+    size_t bytes = module->end - module->start;
+    const Elf64_Ehdr *header = (const Elf64_Ehdr *)module->start;
+    if (bytes < PAGE_BYTES || memcmp(header->e_ident, ELFMAG, SELFMAG) != 0 ||
+        header->e_phentsize != sizeof(Elf64_Phdr) || header->e_phoff > PAGE_BYTES ||
+        header->e_phoff + header->e_phnum * sizeof(Elf64_Phdr) > PAGE_BYTES)
+        return 0;
+    const Elf64_Phdr *segments = (const Elf64_Phdr *)(module->start + header->e_phoff);
+    for (uint32_t i = 0; i < header->e_phnum; i++) {
+        uintptr_t at = module->bias + segments[i].p_vaddr;
+        if (segments[i].p_type != PT_NOTE || at < module->start || at % 4 != 0 ||
+            segments[i].p_memsz > PAGE_BYTES || at + segments[i].p_memsz > module->end)
+            continue;
+        for (uintptr_t end = at + segments[i].p_memsz; end - at >= sizeof(Elf64_Nhdr);) {
+            const Elf64_Nhdr *note = (const Elf64_Nhdr *)at;
+            size_t name = round_up(note->n_namesz, 4), text = round_up(note->n_descsz, 4);
+            if (name > end - at || text > end - at || sizeof *note + name + text > end - at)
+                break;
+            *id = (const uint8_t *)at + sizeof *note + name;
+            if (note->n_type == NT_GNU_BUILD_ID && note->n_namesz == 4 &&
+                memcmp(note + 1, "GNU", 4) == 0)
+                return note->n_descsz < BUILD_ID_MAX ? note->n_descsz : BUILD_ID_MAX;
+            at += sizeof *note + name + text;
+        }
+    }
+    return 0;
+}
+
+static uint64_t mark_add(uint64_t mark, const void *bytes, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        mark = (mark ^ ((const uint8_t *)bytes)[i]) * 0x100000001b3ULL;
+    return mark;
+}
+
+/* Other contents, other mark: by build-id, where there is one, and the head of its unwind table. */
+static uint64_t module_mark(const struct loaded_module *module)
+{
+    const uint8_t *id = NULL;
+    uint64_t mark = mark_add(0xcbf29ce484222325ULL, &module->bias, sizeof module->bias);
+    mark = mark_add(mark, id, module_build_id(module, &id));
+    if (module->eh_frame_hdr)
+        mark = mark_add(mark, (const void *)module->eh_frame_hdr, 12);
+    return mark;
+}
+
+static const char *path_keep(const char *name, uint32_t *bytes)
+{
+    char *place = area->paths + area->path_used;
+    size_t room = PATH_BYTES - area->path_used;
+    long length = 0;
+    if (name && name[0]) {
+        length = (long)strlen(name);
+        if ((size_t)length > room)
+            length = 0;
+        memcpy(place, name, (size_t)length);
+    } else {
+        length =
+            pages_syscall(SYS_readlink, (long)"/proc/self/exe", (long)place, (long)room, 0, 0, 0);
+        length = length < 0 ? 0 : length;
+    }
+    area->path_used += (uint32_t)length;
+    *bytes = (uint32_t)length;
+    return place;
+}
+
+static void module_fill(struct hm_module *entry, const struct loaded_module *module, uint32_t epoch)
+{
+    const uint8_t *id = NULL;
+    uint32_t path_bytes;
+    *entry = (struct hm_module){
+        .start = module->start,
+        .bias = module->bias,
+        .build_id_bytes = module_build_id(module, &id),
+        .first_epoch = epoch,
+        .last_epoch = EPOCH_LOADED,
+    };
+    memcpy(entry->build_id, id ? id : entry->build_id, entry->build_id_bytes);
+    entry->path = (uintptr_t)path_keep(module->name, &path_bytes);
+    entry->path_bytes = path_bytes;
+    entry->end = module->end;
+}
+
+static void module_gone(struct hm_module *entry)
+{
+    __atomic_store_n(&entry->last_epoch, entry->first_epoch, __ATOMIC_RELAXED);
+}
+
+/*
+ * The entry that is this very module, or -1; *epoch is the one it has or would have. With
+ * `end_them` all others that lie where it lies are ended: *unloaded says whether there was one.
+ */
+static int64_t module_find(const struct loaded_module *module, uint64_t mark, bool end_them,
+                           uint32_t *epoch, bool *unloaded)
+{
+    uint32_t count = __atomic_load_n(&area->table.module_count, __ATOMIC_ACQUIRE);
+    int64_t last = -1;
+    *epoch = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct hm_module *entry = &area->modules[i];
+        if (entry->start >= module->end || entry->end <= module->start)
+            continue;
+        if (last < 0 || entry->first_epoch >= *epoch) {
+            last = i;
+            *epoch = entry->first_epoch;
+        }
+    }
+    bool same = last >= 0 && area->modules[last].start == module->start &&
+                area->modules[last].end == module->end && area->module_marks[last] == mark;
+    if (last >= 0 && !same && *epoch < EPOCH_LAST)
+        ++*epoch;
+    for (uint32_t i = 0; end_them && i < count; i++) {
+        struct hm_module *entry = &area->modules[i];
+        if (entry->start < module->end && entry->end > module->start && !(same && i == last) &&
+            entry->last_epoch == EPOCH_LOADED) {
+            module_gone(entry);
+            *unloaded = true;
+        }
+    }
+    return same ? last : -1;
+}
+
+bool stack_table_module(const struct loaded_module *module, uint32_t *epoch, bool *unloaded)
+{
+    uint64_t mark = module_mark(module);
+    *unloaded = false;
+    int64_t found = module_find(module, mark, false, epoch, unloaded);
+    if (found >= 0 && area->modules[found].last_epoch == EPOCH_LOADED)
+        return true;
+    if (__atomic_exchange_n(&area->module_busy, 1, __ATOMIC_ACQUIRE))
+        return false;
+    found = module_find(module, mark, true, epoch, unloaded);
+    struct hm_stack_table *table = &area->table;
+    if (found >= 0) {
+        area->modules[found].last_epoch = EPOCH_LOADED; /* it is back */
+    } else if (table->module_count < MODULE_CAPACITY) {
+        area->module_marks[table->module_count] = mark;
+        module_fill(&area->modules[table->module_count], module, *epoch);
+        __atomic_store_n(&table->module_count, table->module_count + 1, __ATOMIC_RELEASE);
+    }
+    __atomic_store_n(&area->module_busy, 0, __ATOMIC_RELEASE);
+    return true;
+}
+
+uint32_t stack_table_epoch(uintptr_t address)
+{
+    uint32_t count = __atomic_load_n(&area->table.module_count, __ATOMIC_ACQUIRE), epoch = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct hm_module *entry = &area->modules[i];
+        if (address - entry->start < entry->end - entry->start && entry->first_epoch > epoch)
+            epoch = entry->first_epoch;
+    }
+    return epoch;
+}
+
+bool stack_table_sweep(bool (*loaded)(uintptr_t start, uintptr_t end))
+{
+    uint32_t count = __atomic_load_n(&area->table.module_count, __ATOMIC_ACQUIRE);
+    bool gone = false;
+    for (uint32_t i = 0; i < count; i++) {
+        struct hm_module *entry = &area->modules[i];
+        if (entry->last_epoch == EPOCH_LOADED && !loaded(entry->start, entry->end)) {
+            module_gone(entry);
+            gone = true;
+        }
+    }
+    return gone;
+}
+
+void stack_table_forked(void)
+{
+    if (area)
+        area->module_busy = 0; /* if another thread was in there, it is not here */
+}
+
+/* ---- start ---- */
+
+struct table_plan {
+    size_t rows, paths, levels[LEVEL_CAPACITY], nodes, slots, end;
+    uint32_t node_capacity, slot_capacity;
+};
+
+static struct table_plan table_plan(uint32_t node_capacity, uint32_t slot_capacity)
+{
+    struct table_plan plan = {.node_capacity = node_capacity, .slot_capacity = slot_capacity};
+    plan.rows = round_up(sizeof(struct stack_area), PAGE_BYTES);
+    plan.paths = plan.rows + STACK_ROW_LINES * 64;
+    size_t end = plan.paths + PATH_BYTES;
+    for (uint32_t i = 0; i < LEVEL_CAPACITY; i++) {
+        if (i > 0 && 1u << level_bits(i) > node_capacity * 2)
+            continue;
+        plan.levels[i] = end;
+        end += round_up(sizeof(uint64_t) << level_bits(i), PAGE_BYTES);
+    }
+    plan.nodes = end;
+    plan.slots = round_up(end + node_capacity * sizeof(struct hm_stack_node), PAGE_BYTES);
+    plan.end = plan.slots + (size_t)slot_capacity * STACK_SLOT_BYTES;
+    return plan;
+}
+
+/* As much address space as there is: all of it, or what a limit leaves. */
+static char *table_reserve(struct table_plan *plan)
+{
+    size_t limit = pages_address_limit();
+    uint32_t slots = SLOT_CAPACITY;
+    for (uint32_t nodes = NODE_CAPACITY; nodes >= NODE_CAPACITY_LEAST; nodes /= 4) {
+        *plan = table_plan(nodes, slots);
+        char *mapping = limit / 16 < plan->end ? NULL : pages_reserve(plan->end);
+        if (mapping)
+            return mapping;
+        slots = slots > 32 ? slots / 4 : slots;
+    }
+    return NULL;
+}
+
+bool stack_table_make(uint32_t mode, uint64_t sample_bytes)
+{
+    struct table_plan plan;
+    char *start = table_reserve(&plan);
+    if (!start)
+        return false;
+    size_t first_level = sizeof(uint64_t) << level_bits(0);
+    if (!pages_commit(start, plan.levels[0] + first_level)) {
+        pages_unmap(start, plan.end);
+        return false;
+    }
+    area = (struct stack_area *)start;
+    for (uint32_t i = 0; i < LEVEL_CAPACITY; i++)
+        area->levels[i] = plan.levels[i] ? (uint64_t *)(start + plan.levels[i]) : NULL;
+    area->level_count = 1;
+    area->paths = start + plan.paths;
+    area->slots = start + plan.slots;
+    area->slot_capacity = plan.slot_capacity;
+    area->table = (struct hm_stack_table){
+        .mode = mode,
+        .sample_bytes = sample_bytes,
+        .nodes = (uintptr_t)start + plan.nodes,
+        .node_capacity = plan.node_capacity,
+        .modules = (uintptr_t)area->modules,
+        .module_capacity = MODULE_CAPACITY,
+        .mapping_start = (uintptr_t)start,
+        .mapping_bytes = plan.end,
+    };
+    stack_hot.nodes = (struct hm_stack_node *)(start + plan.nodes);
+    stack_hot.rows = (uint64_t *)(start + plan.rows);
+    node_claim(); /* 0 */
+    if (node_append(0, STACK_FLAG(HM_FRAME_CUT)) != STACK_NODE_NONE) {
+        pages_unmap(start, plan.end);
+        return false;
+    }
+    __atomic_store_n(&stack_hot.table, &area->table, __ATOMIC_RELEASE);
+    return true;
+}
