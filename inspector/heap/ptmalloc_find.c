@@ -185,20 +185,31 @@ static bool main_by_relocation(struct ptmalloc *p, const struct heap_context *co
     return search.found;
 }
 
-/* Is the word at place the first bin header of an arena? Few words get past the first test. */
+/* Can two words be a bin header? Of an empty bin, or both chunks; in a busy heap few are empty. */
+static bool head_likely(const struct main_search *search, hi_addr place)
+{
+    uint64_t fd, bk;
+    const struct target *target = search->p->target;
+    if (!evidence_word(search->data, place, &fd) || !evidence_word(search->data, place + 8, &bk))
+        return false;
+    if (fd == place - 16 && bk == fd)
+        return true;
+    return fd && bk && fd % CHUNK_ALIGN == 0 && bk % CHUNK_ALIGN == 0 &&
+           evidence_is_heap_mapping(target_mapping_at(target, fd)) &&
+           evidence_is_heap_mapping(target_mapping_at(target, bk));
+}
+
+/* Is the word at place the first bin header of an arena? Few words get past the first tests. */
 static bool bins_visit(void *context, hi_addr place, uint64_t value)
 {
+    enum { SAMPLE = 8, HALF_WRITTEN = 2 };
     struct main_search *search = context;
-    static const unsigned seldom_used[] = {1, 3, 120, 125};
+    unsigned wrong = 0;
     (void)value;
-    bool likely = false;
-    for (size_t i = 0; i < sizeof seldom_used / sizeof *seldom_used && !likely; i++) {
-        hi_addr at = place + 16 * (hi_addr)seldom_used[i];
-        uint64_t fd, bk;
-        likely = evidence_word(search->data, at, &fd) && fd == at - 16 &&
-                 evidence_word(search->data, at + 8, &bk) && bk == fd;
-    }
-    for (size_t i = 0; i < ptmalloc_state_layout_count && likely && !search->found; i++) {
+    for (unsigned i = 0; i < SAMPLE && wrong <= HALF_WRITTEN; i++)
+        wrong += !head_likely(search, place + 16 * (hi_addr)i);
+    for (size_t i = 0; i < ptmalloc_state_layout_count && wrong <= HALF_WRITTEN && !search->found;
+         i++) {
         hi_addr address = place - ptmalloc_state_layouts[i].bins;
         search->found = main_accept(search->p, address);
     }

@@ -1,11 +1,14 @@
 /*
  * Modes of tests/programs/heap_truth, run and stopped at random moments, and read from their cores:
- * what the truth tests of all allocators share. The test sets `driver` first.
+ * what the truth tests of all allocators share. The test sets `driver` first. TRUTH_KEEP=FILE: a
+ * core that was not read as it should be is moved there.
  */
 #ifndef TESTS_UNIT_TRUTH_DRIVER_H
 #define TESTS_UNIT_TRUTH_DRIVER_H
 
 #include "unit/heap_truth.h"
+
+#include <errno.h>
 
 struct mode {
     const char *name;
@@ -169,6 +172,9 @@ static void from_core(const struct mode *mode, const char *const *before)
         result_judge(&one, one.read, 1, name);
         found_as_wanted(&one, name);
         target_close(target);
+        const char *keep = getenv("TRUTH_KEEP");
+        if (keep && (!one.read || one.missed || one.unnamed || one.findings || one.disagreeing))
+            printf("# %s is kept: %s\n", keep, rename(core, keep) ? strerror(errno) : core);
     }
     unlink(core);
     rmdir(directory);
