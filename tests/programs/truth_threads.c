@@ -60,11 +60,16 @@ static void *worker(void *seed)
     return NULL;
 }
 
-TRUTH_NOINLINE static void run(uintptr_t first_seed, int ends)
+/* Each round's stacks are larger than those before: libc gives no used one to the last threads,
+ * where an ended thread's pointers would lie in gaps of living frames. */
+TRUTH_NOINLINE static void run(uintptr_t first_seed, size_t stack_bytes, int ends)
 {
     pthread_t threads[THREADS];
+    pthread_attr_t attributes;
+    if (pthread_attr_init(&attributes) || pthread_attr_setstacksize(&attributes, stack_bytes))
+        truth_fail("pthread_attr_setstacksize");
     for (uintptr_t i = 0; i < THREADS; i++)
-        if (pthread_create(&threads[i], NULL, worker, (void *)(first_seed + i)))
+        if (pthread_create(&threads[i], &attributes, worker, (void *)(first_seed + i)))
             truth_fail("pthread_create");
     for (int i = 0; ends && i < THREADS; i++)
         pthread_join(threads[i], NULL);
@@ -73,9 +78,9 @@ TRUTH_NOINLINE static void run(uintptr_t first_seed, int ends)
 int main(void)
 {
     truth_begin();
-    run(100, 1);
-    run(200, 1);
-    run(0, 0);
+    run(100, 256 << 10, 1);
+    run(200, 512 << 10, 1);
+    run(0, 1 << 20, 0);
     truth_await(THREADS);
     truth_ready();
 }
