@@ -120,6 +120,11 @@ static void large_publish(const struct span *span, size_t bytes, uint32_t arena)
     arena_at(arena)->large_units += span->count;
 }
 
+static void *span_start(const struct span *span)
+{
+    return (void *)(uintptr_t)(span->range->base + ((uint64_t)span->unit << UNIT_SHIFT));
+}
+
 static void *span_malloc(size_t bytes, size_t alignment, uint32_t arena, bool *zero)
 {
     uint32_t align = alignment > UNIT_BYTES ? (uint32_t)(alignment >> UNIT_SHIFT) : 1;
@@ -138,7 +143,7 @@ static void *span_malloc(size_t bytes, size_t alignment, uint32_t arena, bool *z
     if (!taken)
         return NULL;
     *zero = span.zero;
-    return (void *)(uintptr_t)(span.range->base + ((uint64_t)span.unit << UNIT_SHIFT));
+    return span_start(&span);
 }
 
 /* ---- mappings of their own ---- */
@@ -227,6 +232,19 @@ void *large_malloc(size_t bytes, size_t alignment, uint32_t arena, bool *zero)
     return p;
 }
 
+void *large_malloc_to_grow(size_t bytes, uint32_t arena)
+{
+    struct span span;
+    bool zero;
+    if (bytes > hm_hot.bytes / 4 || !span_lock(thread_id()))
+        return large_malloc(bytes, 16, arena, &zero);
+    bool taken = span_take_to_grow(units_for(bytes), &span);
+    if (taken)
+        large_publish(&span, bytes, arena);
+    span_unlock();
+    return taken ? span_start(&span) : large_malloc(bytes, 16, arena, &zero);
+}
+
 void large_free(void *p)
 {
     struct block_place place = block_locate(p);
@@ -300,9 +318,9 @@ static void *large_move(struct hm_range *r, struct hm_unit *head, uint32_t units
     struct span span;
     uint32_t old_unit = head->head, old_count = head->unit_count, arena = head->arena;
     char *from = (char *)(uintptr_t)r->base + ((uint64_t)old_unit << UNIT_SHIFT);
-    if (!span_take(units, 1, &span))
+    if (!span_take_to_grow(units, &span))
         return NULL;
-    char *to = (char *)(uintptr_t)span.range->base + ((uint64_t)span.unit << UNIT_SHIFT);
+    char *to = span_start(&span);
     /* published before its pages come: wherever we are stopped, the contents are in a live block */
     large_publish(&span, bytes, arena);
     if (!pages_move(from, (size_t)old_count << UNIT_SHIFT, to)) {

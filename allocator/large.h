@@ -21,6 +21,8 @@ struct block_place block_locate(const void *p);
 
 /* NULL: no memory. *zero, if asked for: the block is known to read as zero. */
 void *large_malloc(size_t bytes, size_t alignment, uint32_t arena, bool *zero);
+/* For a block that grew out of its place: where it can go on growing, if it may. */
+void *large_malloc_to_grow(size_t bytes, uint32_t arena);
 /* p is in no slab: frees it, or dies. */
 void large_free(void *p);
 /* In place or by moving pages; NULL: allocate, copy and free instead. p is no slab block. */

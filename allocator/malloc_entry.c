@@ -135,9 +135,11 @@ EXPORT void *calloc(size_t count, size_t size)
 static void *realloc_copy(void *p, const struct block_place *place, size_t bytes)
 {
     bool named = arena_at(place->arena)->kind == HM_ARENA_NAMED;
-    void *moved = named ? entry_malloc_in(place->arena, bytes) : malloc(bytes);
+    void *moved = named                ? entry_malloc_in(place->arena, bytes)
+                  : bytes <= SMALL_MAX ? malloc(bytes)
+                                       : large_malloc_to_grow(bytes, place->arena);
     if (!moved)
-        return NULL;
+        return entry_fail(ENOMEM);
     memcpy(moved, p, bytes < place->bytes ? bytes : place->bytes);
     free_inline(p);
     return moved;

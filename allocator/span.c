@@ -14,12 +14,14 @@
  * that the lock is not held over the system call.
  *
  * Which run is taken: the shortest list that can hold it, and in it one that is dirty rather than
- * virgin memory, as it costs nothing to use again. Memory is given back at once when dirty memory
- * is over the budget, and by age (background.c). The budget is a quarter of what is in use, but at
- * least a floor: 1 MiB, doubled (to 32 MiB) whenever clean units are taken soon after others were
- * given back, halved at each tick. Huge pages are asked for only where the heap grows for slabs
- * and short blocks while more than 32 MiB are in use: a small program must not pay 2 MiB for its
- * last block, nor a sparse table for what is never touched.
+ * virgin memory, as it costs nothing to use again; but a block that grows by realloc moves to the
+ * longest run, or else to virgin memory, where it can go on growing in place: a buffer of 400 KB
+ * that grows by halves in a fragmented heap is copied in full once instead of six times. Memory is
+ * given back at once when dirty memory is over the budget, and by age (background.c). The budget is
+ * a quarter of what is in use, but at least a floor: 1 MiB, doubled (to 32 MiB) whenever clean
+ * units are taken soon after others were given back, halved at each tick. Huge pages are asked for
+ * only where the heap grows for slabs and short blocks while more than 32 MiB are in use: a small
+ * program must not pay 2 MiB for its last block, nor a sparse table for what is never touched.
  *
  * Damaged records are not searched for here: they are written under the lock by this file alone.
  */
@@ -38,6 +40,7 @@ enum {
     FLOOR_LEAST = SPAN_DIRTY_LEAST,
     FLOOR_MOST = (32 << 20) / UNIT_BYTES,
     HUGE_FROM = (32 << 20) / UNIT_BYTES,
+    GROWTH_ROOM = 4, /* times its length: what a block that grows wants to lie in */
     HUGE_MOST = (2 << 20) / UNIT_BYTES, /* longer runs may be touched here and there only */
 };
 
@@ -231,7 +234,7 @@ static bool range_commit(struct hm_range *r, uint64_t end, bool huge)
     return true;
 }
 
-/* From virgin units, joined with a free run that ends where they begin. */
+/* From the free run that ends where virgin units begin, and as many of these as it takes. */
 static bool take_virgin(uint32_t range_index, uint32_t count, uint32_t align, struct span *span)
 {
     struct hm_range *r = range_at(range_index);
@@ -248,21 +251,44 @@ static bool take_virgin(uint32_t range_index, uint32_t count, uint32_t align, st
     r->top_index = new_top;
     if (start > from)
         run_insert(r, from, (uint32_t)start - from);
+    if (start + count < top)
+        run_insert(r, (uint32_t)start + count, (uint32_t)(top - start - count));
     *span = (struct span){r, range_index, (uint32_t)start, count, false};
     span->zero = units_use(r, (uint32_t)start, count);
     return true;
 }
 
-bool span_take(uint32_t count, uint32_t align, struct span *span)
+static bool take_any_virgin(uint32_t count, uint32_t align, struct span *span)
 {
-    if (take_listed(count, align, span))
-        return true;
     for (uint32_t i = 0; i < hm_hot.root->range_count; i++)
         if (take_virgin(i, count, align, span))
             return true;
+    return false;
+}
+
+bool span_take(uint32_t count, uint32_t align, struct span *span)
+{
+    if (take_listed(count, align, span) || take_any_virgin(count, align, span))
+        return true;
     if (!root_add_range((uint64_t)count + align))
         return false;
     return take_virgin(hm_hot.root->range_count - 1, count, align, span);
+}
+
+static uint64_t longest_run(void)
+{
+    for (uint32_t i = BIN_COUNT / 64; i-- > 0;)
+        if (bin_filled[i])
+            return bin_first[i * 64 + 63 - (uint32_t)__builtin_clzll(bin_filled[i])];
+    return 0;
+}
+
+bool span_take_to_grow(uint32_t count, struct span *span)
+{
+    uint64_t longest = longest_run();
+    if (longest && span_referred(longest)->unit_count / GROWTH_ROOM >= count)
+        return take_from_run(longest, count, 1, span);
+    return (count > 1 && take_any_virgin(count, 1, span)) || span_take(count, 1, span);
 }
 
 bool span_extend(struct hm_range *r, uint32_t end, uint32_t extra, bool *zero)

@@ -32,6 +32,8 @@ void span_unlock(void);
 /* Takes `count` units at a multiple of `align` units; they stay code_free until the caller, still
  * under the lock, has written record and codes. false: no memory. */
 bool span_take(uint32_t count, uint32_t align, struct span *span);
+/* The same for a block that is growing: where there is room behind it, if there is such a place. */
+bool span_take_to_grow(uint32_t count, struct span *span);
 /* Codes of the first and then of the others become free, and the units available. */
 void span_give(struct hm_range *r, uint32_t unit, uint32_t count);
 /* Takes the units [end, end + extra) behind one in use, if they are free. */

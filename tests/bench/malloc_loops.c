@@ -3,7 +3,7 @@
  * for one operation (an allocation with its free) for each loop, and the memory that was needed.
  * Loops of one thread are measured in processor time, those of several by the clock.
  *
- *     malloc_loops [SCALE]     1: some seconds in all
+ *     malloc_loops [SCALE [NAME]]     1: some seconds in all; NAME: only loops that begin so
  *
  * Every loop writes to what it allocates and depends on it, so that nothing can be left out.
  */
@@ -249,6 +249,8 @@ int main(int argc, char **argv)
         scale = strtod(argv[1], NULL);
     for (size_t i = 0; i < sizeof loops / sizeof loops[0]; i++) {
         long count = (long)((double)loops[i].count * scale) + 1;
+        if (argc > 2 && strncmp(loops[i].name, argv[2], strlen(argv[2])) != 0)
+            continue;
         uint64_t before = now_ns(loops[i].clock);
         loops[i].run(count);
         uint64_t spent = now_ns(loops[i].clock) - before;
