@@ -1,8 +1,8 @@
 /*
  * Breadth first from all roots at once, remembering for each block the one that reached it first:
- * 8 bytes a block while it runs (parent and queue). Two rounds: over references to starts and to
- * where languages point instead, which is what keeps a block reachable; then, when that does not
- * lead there, over all of them.
+ * 8 bytes a block while it runs (parent and queue). Up to three rounds: over references to starts
+ * and to where languages point instead, which is what keeps a block reachable; when that does not
+ * lead there, over all of them; at last also from damaged parts of heaps, which are doubtful roots.
  *
  * parent[b]: a block; ROOT_BIT | index of a root edge; or UNSEEN. Blocks are below 2^30.
  */
@@ -16,7 +16,7 @@ struct search {
     uint32_t *parent;
     hi_block *queue;
     size_t head, tail;
-    bool no_interior;
+    bool no_interior, no_doubtful;
 };
 
 static void reach(struct search *s, hi_block block, uint32_t parent, enum edge_kind kind)
@@ -36,7 +36,8 @@ static bool search_for(struct search *s, hi_block wanted)
     s->head = s->tail = 0;
     for (size_t i = 0; i < roots && i < ROOT_BIT - 1; i++) {
         struct root_edge edge = graph_root_edge(graph, i);
-        reach(s, edge.block, ROOT_BIT | (uint32_t)i, edge.kind);
+        if (edge.class != ROOT_SUSPECT || !s->no_doubtful)
+            reach(s, edge.block, ROOT_BIT | (uint32_t)i, edge.kind);
     }
     while (s->head < s->tail && s->parent[wanted] == UNSEEN) {
         hi_block block = s->queue[s->head++];
@@ -82,7 +83,7 @@ enum hi_code root_path_find(struct root_path *path, const struct inspection *in,
                             struct hi_err *err)
 {
     size_t count = blocks_count(in->heaps->blocks);
-    struct search search = {.in = in, .no_interior = true};
+    struct search search = {.in = in, .no_interior = true, .no_doubtful = true};
     enum hi_code code = HI_OK;
     memset(path, 0, sizeof *path);
     search.parent = malloc(count * sizeof *search.parent);
@@ -94,6 +95,8 @@ enum hi_code root_path_find(struct root_path *path, const struct inspection *in,
         if (!found) {
             search.no_interior = false;
             found = path->by_interior = search_for(&search, block);
+            search.no_doubtful = false;
+            found = found || search_for(&search, block);
         }
         if (found)
             code = trace(path, &search, block, err);

@@ -162,6 +162,19 @@ static bool holes_collect(struct build *build, stack_blocks *stacks)
     return true;
 }
 
+/* What is suspect lies in regions, and is read all the same. */
+static bool suspects_add(struct build *build)
+{
+    const struct heaps *heaps = build->graph->heaps;
+    const struct roots *roots = build->graph->roots;
+    size_t ranges = roots ? roots->ranges.count : 0;
+    for (size_t i = 0; i < heaps->suspect.count; i++)
+        if (!extent_push(&build->roots, heaps->suspect.items[i].start, heaps->suspect.items[i].end,
+                         (uint32_t)(ranges + i)))
+            return false;
+    return true;
+}
+
 bool build_roots_prepare(struct build *build)
 {
     const struct roots *roots = build->graph->roots;
@@ -172,7 +185,7 @@ bool build_roots_prepare(struct build *build)
         fine = range->start >= range->end || (stack_hold(build, &stacks, range, (uint32_t)i) &&
                                               range_cut(build, range, (uint32_t)i));
     }
-    fine = fine && holes_collect(build, &stacks);
+    fine = fine && suspects_add(build) && holes_collect(build, &stacks);
     VECTOR_FREE(&stacks);
     return fine;
 }

@@ -50,6 +50,10 @@ struct root_edge graph_root_edge(const struct graph *graph, size_t i)
         edge.name = graph->heaps->kept.items[edge.source - words].name;
         return edge;
     }
+    if (hold_is_doubtful(graph, hold)) {
+        edge.class = ROOT_SUSPECT;
+        return edge;
+    }
     if (!graph->roots) /* then there are no others */
         return edge;
     if (hold->source & ROOT_WORD) {

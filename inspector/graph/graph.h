@@ -21,6 +21,8 @@
  * starts in a block or NODE (SP less the red zone) holds that block; what the block holds are its
  * own edges, in a block of a heap only from there on.
  *
+ * Suspect parts of damaged heaps (heaps.suspect) are doubtful roots: what is there may be live.
+ *
  * Marks: graph_mark() finds
  *   reachable  from roots by START edges
  *   possible   reached only with an edge of another kind (or from a doubtful root) on the way
@@ -90,7 +92,7 @@ struct root_edge {
     enum edge_kind kind;
     hi_block block;
     uint32_t source;  /* index into roots.ranges or, where name is given, roots.words; behind those
-                         into heaps.kept */
+                         into heaps.suspect and heaps.kept */
     hi_addr place;    /* where the word lies; 0: a register, a kept word, a stack in the block */
     const char *name; /* of a word: "rbx", "dtv", "tcache"; NULL: a range */
 };

@@ -6,8 +6,8 @@
 #include "graph/edges.h"
 #include "graph/graph.h"
 
-/* A root's reference. source: index into roots.ranges; with ROOT_WORD into roots.words, and behind
- * those into heaps.kept. */
+/* A root's reference. source: index into roots.ranges, and behind those into heaps.suspect; with
+ * ROOT_WORD into roots.words, and behind those into heaps.kept. */
 #define ROOT_WORD (UINT32_C(1) << 31)
 struct root_hold {
     uint32_t edge;
@@ -30,6 +30,13 @@ struct graph {
     struct bit_rank listed; /* the blocks in lost, over a plane of its own */
     VECTOR(struct lost_block) lost;
 };
+
+/* From a part of a heap that damage made doubtful. */
+static inline bool hold_is_doubtful(const struct graph *graph, const struct root_hold *hold)
+{
+    size_t ranges = graph->roots ? graph->roots->ranges.count : 0;
+    return !(hold->source & ROOT_WORD) && hold->source >= ranges;
+}
 
 static inline enum edge_kind edge_kind_of(uint32_t edge)
 {

@@ -8,8 +8,8 @@
  * 2. What is noted and not reached is shown to the judge, each block once for each kind. What it
  *    accepts becomes a seed; flooding from it may note more, so this goes round until nothing new
  *    is accepted: at most once for each block and kind.
- * 3. What is noted and still not reached is possible, and so is all that it holds by any kind of
- *    edge and that is not reachable.
+ * 3. What is noted, or held by a doubtful root, and still not reached is possible, and so is all
+ * that it holds by any kind of edge and that is not reachable.
  * 4. The rest is lost: lost.c.
  *
  * Marks are final whatever the order of work was. A graph of an interrupted reading is marked like
@@ -25,7 +25,7 @@ struct marking {
     struct graph *graph;
     struct flood flood;
     uint64_t *done;
-    uint64_t *noted[EDGE_KINDS]; /* by kind; START unused */
+    uint64_t *noted[EDGE_KINDS]; /* by kind; START: by a doubtful root */
     uint64_t *asked[EDGE_KINDS];
     graph_judge judge;
     void *context;
@@ -40,10 +40,11 @@ static bool marking_new(struct marking *m, struct graph *graph)
     graph->possible = bits_new(count);
     m->done = bits_new(count);
     bool fine = graph->reachable && graph->possible && m->done;
-    for (int kind = EDGE_COOKIE; kind < EDGE_KINDS; kind++) {
+    for (int kind = EDGE_START; kind < EDGE_KINDS; kind++) {
+        bool asks = m->judge && kind != EDGE_START;
         m->noted[kind] = bits_new(count);
-        m->asked[kind] = m->judge ? bits_new(count) : NULL;
-        fine = fine && m->noted[kind] && (m->asked[kind] || !m->judge);
+        m->asked[kind] = asks ? bits_new(count) : NULL;
+        fine = fine && m->noted[kind] && (m->asked[kind] || !asks);
     }
     m->flood = (struct flood){
         .edges = &graph->edges,
@@ -61,7 +62,7 @@ static void marking_free(struct marking *m)
 {
     flood_free(&m->flood);
     free(m->done);
-    for (int kind = EDGE_COOKIE; kind < EDGE_KINDS; kind++) {
+    for (int kind = EDGE_START; kind < EDGE_KINDS; kind++) {
         free(m->noted[kind]);
         free(m->asked[kind]);
     }
@@ -87,7 +88,9 @@ static void seed_roots(struct marking *m)
     mark_kept(m);
     for (size_t i = 0; i < graph->root_holds.count; i++) {
         uint32_t edge = graph->root_holds.items[i].edge;
-        if (edge_kind_of(edge) == EDGE_START)
+        if (hold_is_doubtful(graph, &graph->root_holds.items[i]))
+            bits_set(m->noted[EDGE_START], edge_block_of(edge));
+        else if (edge_kind_of(edge) == EDGE_START)
             flood_seed(&m->flood, edge_block_of(edge));
         else
             bits_set(m->noted[edge_kind_of(edge)], edge_block_of(edge));
@@ -131,7 +134,7 @@ static bool flood_possible(struct marking *m)
     memset(m->flood.record, 0, sizeof m->flood.record);
     for (size_t w = 0; w < bits_words(m->flood.count); w++) {
         uint64_t held = 0;
-        for (int kind = EDGE_COOKIE; kind < EDGE_KINDS; kind++)
+        for (int kind = EDGE_START; kind < EDGE_KINDS; kind++)
             held |= m->noted[kind][w];
         for (held &= ~m->graph->reachable[w]; held; held &= held - 1)
             flood_seed(&m->flood, (hi_block)(w * 64 + (unsigned)__builtin_ctzll(held)));

@@ -48,6 +48,11 @@ const uint64_t *blocks_live_plane(const struct blocks *blocks)
     return blocks->live;
 }
 
+const uint64_t *blocks_suspect_plane(const struct blocks *blocks)
+{
+    return blocks->suspect;
+}
+
 struct hi_range blocks_span(const struct blocks *blocks)
 {
     return blocks->span;

@@ -92,6 +92,8 @@ enum block_state blocks_state(const struct blocks *blocks, hi_block block);
 bool blocks_is_live(const struct blocks *blocks, hi_block block); /* LIVE, IN_FLIGHT; NODE too */
 /* Bit planes for loops over everything: bit (block & 63) of word (block >> 6). */
 const uint64_t *blocks_live_plane(const struct blocks *blocks);
+/* Blocks in state SUSPECT; NULL: none is. */
+const uint64_t *blocks_suspect_plane(const struct blocks *blocks);
 /* Lowest and highest classified address: a quick filter for candidate words. */
 struct hi_range blocks_span(const struct blocks *blocks);
 /* Walk the blocks of one region in address order without a look-up each. */

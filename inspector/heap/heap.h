@@ -22,7 +22,7 @@
  *
  * Damage: a reader never gives up the whole for a part. What contradicts a rule becomes a finding
  * (rule, address, what was seen), the walk picks up at the next safe place and what lies between is
- * pushed as SUSPECT or left out. A thread stopped inside the allocator makes its arena IN_FLUX, not
+ * pushed as SUSPECT (then it holds, doubtfully) or left out. A thread stopped inside the allocator makes its arena IN_FLUX, not
  * damaged. Every loop has a bound from the target's own geometry (bytes of mappings), never from a
  * count in the target's memory alone.
  *
@@ -102,6 +102,9 @@ struct heaps {
     VECTOR(struct finding) findings;  /* at most HEAPS_MAX_FINDINGS */
     uint64_t findings_dropped;
     VECTOR(struct heap_kept) kept; /* roots of class ROOT_KEPT, for the graph */
+    /* Blocks in state SUSPECT, neighbours joined, address order: what lies there may be live, so
+     * what it references is not called lost. */
+    VECTOR(struct hi_range) suspect;
     struct heap_totals *totals;    /* one an arena; ask heap_totals(), arena_totals() */
     char unknown[256]; /* an allocator that is present and not understood, with the evidence */
 };

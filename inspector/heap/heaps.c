@@ -164,13 +164,42 @@ static enum hi_code heaps_number(struct heap_sink *sink, const struct heaps_opti
     return code != HI_OK ? code : walked;
 }
 
+static bool suspect_push(struct heaps *heaps, hi_block block)
+{
+    enum { HEADER_BYTES = 16 }; /* between neighbours */
+    hi_addr start = blocks_address(heaps->blocks, block);
+    hi_addr end = start + blocks_usable(heaps->blocks, block);
+    struct hi_range *last =
+        heaps->suspect.count ? &heaps->suspect.items[heaps->suspect.count - 1] : NULL;
+    if (last && start >= last->end && start - last->end <= HEADER_BYTES) {
+        last->end = end;
+        return true;
+    }
+    struct hi_range *range = VECTOR_PUSH(&heaps->suspect);
+    if (range)
+        *range = (struct hi_range){start, end};
+    return range != NULL;
+}
+
+static enum hi_code heaps_suspects_collect(struct heaps *heaps, struct hi_err *err)
+{
+    const uint64_t *plane = blocks_suspect_plane(heaps->blocks);
+    for (hi_block w = 0; plane && w <= blocks_count(heaps->blocks) / 64; w++)
+        for (uint64_t bits = plane[w]; bits; bits &= bits - 1)
+            if (!suspect_push(heaps, w * 64 + (hi_block)__builtin_ctzll(bits)))
+                return hi_no_memory(err);
+    return HI_OK;
+}
+
 /* After the walk: overlays, totals, accounts. Totals also when the user wants out. */
 static enum hi_code heaps_settle(struct heap_sink *sink, const struct heap_context *context,
                                  enum hi_code walked, struct hi_err *err)
 {
     enum hi_code code = walked == HI_OK ? heaps_overlay(sink, context, err) : walked;
     struct hi_err later = {0};
-    enum hi_code counted = heaps_totals_count(sink->heaps, &later);
+    enum hi_code counted = heaps_suspects_collect(sink->heaps, &later);
+    if (counted == HI_OK)
+        counted = heaps_totals_count(sink->heaps, &later);
     if (counted != HI_OK && err)
         *err = later;
     if (counted != HI_OK)
@@ -223,6 +252,7 @@ void heaps_close(struct heaps *heaps)
     VECTOR_FREE(&heaps->metadata);
     VECTOR_FREE(&heaps->findings);
     VECTOR_FREE(&heaps->kept);
+    VECTOR_FREE(&heaps->suspect);
     free(heaps->totals);
     free(heaps);
 }

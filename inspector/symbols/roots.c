@@ -15,9 +15,9 @@
 
 const char *root_class_name(enum root_class class)
 {
-    static const char *const names[ROOT_CLASS_COUNT] = {"register", "vector", "stack", "tls",
-                                                        "data",     "kept",   "anon"};
-    return (unsigned)class < ROOT_CLASS_COUNT ? names[class] : "?";
+    static const char *const names[] = {"register", "vector", "stack", "tls",
+                                        "data",     "kept",   "anon",  "damaged heap"};
+    return (unsigned)class <= ROOT_SUSPECT ? names[class] : "?";
 }
 
 static bool wants(const struct collector *c, enum root_class class)

@@ -39,7 +39,8 @@ enum root_class {
     ROOT_DATA,
     ROOT_KEPT,
     ROOT_ANON,
-    ROOT_CLASS_COUNT
+    ROOT_CLASS_COUNT,
+    ROOT_SUSPECT = ROOT_CLASS_COUNT /* never in struct roots: a damaged part of a heap (graph.h) */
 };
 
 const char *root_class_name(enum root_class class);

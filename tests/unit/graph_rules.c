@@ -99,6 +99,37 @@ static void chain(void)
     world_free(&w);
 }
 
+static void doubtful(void)
+{
+    struct world w;
+    open_world(&w, 6);
+    world_put(&w, DATA, slot(0));
+    world_put(&w, slot(8), slot(0));      /* held in truth */
+    world_put(&w, slot(8) + 8, slot(1));  /* by its start */
+    world_put(&w, slot(9), slot(2) + 24); /* by its middle */
+    world_put(&w, slot(1), slot(3));
+    world_put(&w, slot(4), slot(5));
+    world_put(&w, slot(10), slot(4)); /* behind the damage: free */
+    world_suspect(&w, slot(8), slot(10));
+    for (unsigned i = 0; i < 8; i++)
+        world_put(&w, DATA + 64 + 8 * i, array(i));
+    finish(&w, NULL);
+    is_mark(&w, slot(0), MARK_REACHABLE, "what a root holds stays reachable");
+    is_mark(&w, slot(1), MARK_POSSIBLE, "what only a damaged part of a heap holds is possible");
+    is_mark(&w, slot(2), MARK_POSSIBLE, "also by its middle");
+    is_mark(&w, slot(3), MARK_POSSIBLE, "and what that holds");
+    is_mark(&w, slot(4), MARK_DIRECT, "what a free slot points to is lost");
+    is_mark(&w, slot(8), MARK_NOT_LIVE, "the damaged part itself is no block");
+    bool seen = false;
+    for (size_t i = 0; i < graph_root_edge_count(w.graph); i++) {
+        struct root_edge edge = graph_root_edge(w.graph, i);
+        seen |= edge.class == ROOT_SUSPECT && edge.block == world_block(&w, slot(1)) &&
+                edge.place == slot(8) + 8;
+    }
+    ok(seen, "and it says who holds");
+    world_free(&w);
+}
+
 static void rings(void)
 {
     struct world w;
@@ -447,6 +478,7 @@ static void interrupts(void)
 int main(void)
 {
     chain();
+    doubtful();
     rings();
     places();
     ends_of_singles();

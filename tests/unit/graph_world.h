@@ -42,6 +42,7 @@ static inline void world_free(struct world *w)
     blocks_free(w->heaps->blocks);
     VECTOR_FREE(&w->heaps->metadata);
     VECTOR_FREE(&w->heaps->kept);
+    VECTOR_FREE(&w->heaps->suspect);
     free(w->heaps);
     VECTOR_FREE(&w->roots.ranges);
     VECTOR_FREE(&w->roots.words);
@@ -92,6 +93,13 @@ static inline void world_root_word(struct world *w, enum root_class class, uint6
 static inline void world_metadata(struct world *w, hi_addr start, hi_addr end)
 {
     struct hi_range *range = VECTOR_PUSH(&w->heaps->metadata);
+    *range = (struct hi_range){start, end};
+}
+
+/* A damaged part of a heap, which blocks_add() was told is not live. */
+static inline void world_suspect(struct world *w, hi_addr start, hi_addr end)
+{
+    struct hi_range *range = VECTOR_PUSH(&w->heaps->suspect);
     *range = (struct hi_range){start, end};
 }
 

@@ -207,6 +207,35 @@ static void flip_all(struct image *image, const struct image_release *release)
        release->name, damage.far_mistakes, damage.most);
 }
 
+/* A size word that is none: chunk and neighbours become suspect, in one range that says so. */
+static void suspects(struct image *image)
+{
+    image_build(image, &releases[7]);
+    struct heaps *heaps = NULL;
+    const struct image_chunk *broken = NULL;
+    for (size_t i = 4; i < image->count && !broken; i++)
+        if (image->chunks[i].kind == IMAGE_LIVE)
+            broken = &image->chunks[i];
+    put64(image, broken->address + 8, UINT64_C(0x4141414141414141));
+    struct target *target = image_target(image);
+    ok(image_open(target, &heaps) == HI_OK && heaps->suspect.count == 1 &&
+           heaps->suspect.items[0].start <= broken->address + 16 &&
+           heaps->suspect.items[0].end >= broken->address + broken->bytes,
+       "a smashed chunk lies in what is suspect");
+    for (size_t i = 0; i < image->count; i++) {
+        struct block_place place;
+        hi_addr user = image->chunks[i].address + 16;
+        if (!blocks_at(heaps->blocks, user, &place) || place.offset ||
+            blocks_state(heaps->blocks, place.block) != BLOCK_SUSPECT)
+            continue;
+        const struct hi_range *range = &heaps->suspect.items[0];
+        if (user < range->start || user >= range->end)
+            ok(false, "0x%" PRIx64 " is suspect and in no range", user);
+    }
+    heaps_close(heaps);
+    target_close(target);
+}
+
 static void fail_reads(struct image *image, const struct image_release *release)
 {
     image_build(image, release);
@@ -255,6 +284,7 @@ int main(void)
     for (size_t i = 0; i < sizeof releases / sizeof *releases; i++)
         check_release(image, &releases[i]);
     idle(image);
+    suspects(image);
     flip_all(image, &releases[7]);
     flip_all(image, &releases[9]);
     fail_reads(image, &releases[7]);
