@@ -116,7 +116,8 @@ static enum hi_code open_target(struct run *run, struct hi_err *err)
     run->target_options = (struct target_options){.executable = o->executable,
                                                   .sysroot = o->sysroot,
                                                   .debug_directory = o->debug_directory,
-                                                  .progress = &run->progress};
+                                                  .progress = &run->progress,
+                                                  .fork_copy = o->fork_copy};
     if (o->pid)
         return target_open_process(&run->in.target, o->pid, &run->target_options, err);
     return target_open_core(&run->in.target, o->core, &run->target_options, err);

@@ -89,6 +89,8 @@ static const struct option_spec specs[] = {
     {0, "allocator", "NAME", "look for this allocator only", OPTION_TEXT, MEMBER(allocator), 0},
     {0, "registers-from", "FILE", "gdb's \"info registers\" of all threads; - is standard input",
      OPTION_TEXT, MEMBER(registers_from), 0},
+    {0, "snapshot", NULL, "let the process fork, and read the copy while it runs on", OPTION_FLAG,
+     MEMBER(fork_copy), 0},
     {'j', NULL, "N", "threads to work with (all processors)", OPTION_JOBS, MEMBER(jobs), 0},
     {0, "color", "WHEN", "auto, always or never", OPTION_WHEN, MEMBER(colour), 0},
     {0, "progress", "WHEN", "auto, always or never", OPTION_WHEN, MEMBER(progress), 0},

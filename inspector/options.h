@@ -52,6 +52,7 @@ struct options {
     const char *executable, *sysroot, *debug_directory, *allocator, *output, *registers_from;
     int jobs; /* 0: all processors */
     enum when colour, progress;
+    bool fork_copy; /* --snapshot */
     bool has_limit;
     uint64_t limit;
 

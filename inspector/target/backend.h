@@ -51,6 +51,7 @@ struct target {
     char *executable; /* as the target had it */
     char *executable_option, *file, *sysroot;
     bool incomplete; /* something other than memory is missing (a thread's registers) */
+    bool wants_copy; /* a process: read a copy made by a fork */
     bool ended;      /* a process that was killed before it was let go */
     double stopped_seconds;
     VECTOR(struct mapping) mappings; /* paths are owned */

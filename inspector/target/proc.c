@@ -102,6 +102,7 @@ static void parse_status(const char *text, struct proc_status *status)
     parse_ids(find_line(text, "Uid:"), status->uid);
     parse_ids(find_line(text, "Gid:"), status->gid);
     status->has_memory = find_line(text, "VmSize:") != NULL;
+    status->has_filter = line_number(text, "Seccomp:") == 2;
     status->is_kernel_thread = line_number(text, "Kthread:") == 1;
     status->switches = line_number(text, "voluntary_ctxt_switches:") +
                        line_number(text, "nonvoluntary_ctxt_switches:");

@@ -21,6 +21,7 @@ struct proc_status {
     uid_t uid[4];
     gid_t gid[4];
     bool has_memory; /* a VmSize line */
+    bool has_filter; /* seccomp */
     bool is_kernel_thread;
     uint64_t switches; /* voluntary and other context switches */
 };

@@ -14,6 +14,9 @@
  * The main thread may have ended while others live on (pthread_exit in main). The kernel then
  * shows no memory under the process id, so memory is asked for under the id of a living thread.
  *
+ * A copy made by a fork in the process (fork_copy.h) shares all its pages, so it is read with
+ * pread. What files it has mapped, and what it is, is still asked of the process itself.
+ *
  * A process that a debugger has stopped is read as it stands. Nothing keeps the debugger from
  * letting it go in the middle; its counts of context switches, before and after, tell.
  */
@@ -37,7 +40,8 @@ struct process_state {
     struct tracer *tracer;
     pid_t memory_id; /* a living thread */
     int memory, pagemap;
-    int running; /* memory of the process after release, for hints; -1: not yet released */
+    int running; /* memory of the process once it runs again, for hints; -1: it does not */
+    pid_t copy;  /* that is read in the process's place; 0: none */
     _Atomic bool use_pread;
     bool released;
     uint64_t switches; /* of a held process, when it was opened */
@@ -85,18 +89,24 @@ static size_t process_read_some(struct target *target, hi_addr address, void *bu
 static size_t process_peek(struct target *target, hi_addr address, void *buffer, size_t bytes)
 {
     const struct process_state *state = target->state;
-    int memory = state->released ? state->running : state->memory;
+    int memory = state->released ? state->running : state->memory; /* before: the copy's, if any */
     return memory < 0 ? 0 : read_by_pread(memory, address, buffer, bytes);
+}
+
+static bool has_memory(const struct process_state *state)
+{
+    struct proc_status status;
+    return proc_read_status(state->copy ? state->copy : state->memory_id, &status) &&
+           status.has_memory;
 }
 
 static enum hi_code process_explain(struct target *target, hi_addr address, struct hi_err *err)
 {
     struct process_state *state = target->state;
-    struct proc_status status;
     if (state->released)
         return hi_fault(err, address, "process %d was let go and can no longer be read",
                         (int)target->pid);
-    if (!proc_read_status(state->memory_id, &status) || !status.has_memory)
+    if (!has_memory(state))
         return hi_fault(err, address, "process %d ended while it was being read", (int)target->pid);
     return hi_fault(err, address, "address 0x%" PRIx64 " of process %d cannot be read", address,
                     (int)target->pid);
@@ -199,12 +209,11 @@ static void process_release(struct target *target)
     if (state->released)
         return;
     state->released = true;
-    struct proc_status status;
     if (target->held_by && count_switches(target->pid, target) != state->switches) {
         target->incomplete = true;
         target_add_note(target, "process %d ran while it was read: its debugger let it go",
                         (int)target->pid);
-    } else if (!proc_read_status(state->memory_id, &status) || !status.has_memory) {
+    } else if (!has_memory(state)) {
         target->incomplete = target->ended = true;
         target_add_note(target, "process %d ended while it was being read", (int)target->pid);
     }
@@ -212,7 +221,10 @@ static void process_release(struct target *target)
     state->tracer = NULL;
     if (state->pagemap >= 0)
         close(state->pagemap);
-    state->running = state->memory;
+    if (state->copy && state->memory >= 0)
+        close(state->memory);
+    else
+        state->running = state->memory;
     state->memory = state->pagemap = -1;
 }
 
@@ -370,6 +382,59 @@ static void read_executable(struct target *target)
         target->executable = strdup(path);
 }
 
+/* ---- a copy ---- */
+
+/* The address of a system call instruction: the vdso has some, for clocks it can't read itself. */
+static hi_addr find_system_call(struct target *target)
+{
+    enum { VDSO_MOST = 64 * 1024 };
+    static const unsigned char instruction[] = {0x0f, 0x05};
+    hi_addr found = 0;
+    unsigned char *bytes = malloc(VDSO_MOST);
+    for (size_t i = 0; bytes && i < target->mappings.count; i++) {
+        const struct mapping *mapping = &target->mappings.items[i];
+        if (!mapping->path || strcmp(mapping->path, "[vdso]") != 0)
+            continue;
+        size_t got = (size_t)(mapping->end - mapping->start);
+        got = process_read_some(target, mapping->start, bytes, got < VDSO_MOST ? got : VDSO_MOST);
+        const unsigned char *at = memmem(bytes, got, instruction, sizeof instruction);
+        found = at ? mapping->start + (hi_addr)(at - bytes) : 0;
+    }
+    free(bytes);
+    return found;
+}
+
+static enum hi_code copy_by_fork(struct target *target, struct hi_err *err)
+{
+    struct process_state *state = target->state;
+    struct proc_status status;
+    hi_addr instruction = find_system_call(target);
+    if (target->held_by) {
+        target_add_note(target, "its debugger holds process %d already: --snapshot does nothing",
+                        (int)target->pid);
+        return HI_OK;
+    }
+    if (!instruction)
+        return hi_fail(err, HI_REFUSED,
+                       "process %d has no vdso to make it fork; leave out "
+                       "--snapshot",
+                       (int)target->pid);
+    if (proc_read_status(target->pid, &status) && status.has_filter)
+        return hi_fail(err, HI_REFUSED,
+                       "process %d has a seccomp filter, which may kill it for a fork; leave out "
+                       "--snapshot",
+                       (int)target->pid);
+    enum hi_code code = tracer_copy(state->tracer, instruction, &state->copy, err);
+    if (code != HI_OK)
+        return code;
+    close(state->pagemap);
+    state->running = state->memory;
+    state->memory = open_proc(state->copy, "mem");
+    state->pagemap = open_proc(state->copy, "pagemap");
+    atomic_store_explicit(&state->use_pread, true, memory_order_relaxed);
+    return state->memory >= 0 ? HI_OK : refusal_explain(state->copy, errno, err);
+}
+
 static enum hi_code fill(struct target *target, struct hi_err *err)
 {
     struct process_state *state = target->state;
@@ -385,6 +450,8 @@ static enum hi_code fill(struct target *target, struct hi_err *err)
     if (code == HI_OK)
         code = read_auxv(target, err);
     read_executable(target);
+    if (code == HI_OK && target->wants_copy)
+        code = copy_by_fork(target, err);
     return code;
 }
 
@@ -406,6 +473,7 @@ enum hi_code target_open_process(struct target **target, pid_t pid,
     state->memory = state->pagemap = state->running = -1;
     state->use_pread = shares_pages(pid);
     made->pid = pid;
+    made->wants_copy = options && options->fork_copy;
     made->page_bytes = (unsigned)sysconf(_SC_PAGESIZE);
     code = fill(made, err);
     if (code == HI_OK)

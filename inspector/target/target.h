@@ -12,7 +12,8 @@
  * target_peek() may be used. The kernel lets the threads go by itself when heapinspect dies. A
  * process that is already traced (TracerPid, gdb) and stopped is read as it stands: .held_by is
  * set, registers come from target_add_registers() if the debugger gave them. Nothing is ever
- * written into a target.
+ * written into a target. With options.fork_copy it is let go when it has forked, before its memory
+ * is read, and what is read is the copy, until target_release().
  *
  * Memory that is not there comes in two kinds, never mixed up:
  *   absent   never touched: reads as zeros (anonymous pages of p_filesz 0, untouched bss)
@@ -70,6 +71,7 @@ struct target_options {
     const char *sysroot;         /* --sysroot, or NULL */
     const char *debug_directory; /* --debug-dir, or NULL */
     const struct progress *progress;
+    bool fork_copy; /* a process: read a copy, made by a fork in it (fork_copy.h) */
 };
 
 struct target; /* opaque; fields below by accessor */

@@ -19,6 +19,7 @@
  */
 #include "target/tracer.h"
 
+#include "target/fork_copy.h"
 #include "target/proc.h"
 #include "target/refusal.h"
 
@@ -43,10 +44,13 @@ enum {
 
 enum traced_state { TRACED_RUNNING, TRACED_STOPPED, TRACED_ENDED, TRACED_ASLEEP };
 
+enum request { REQUEST_STOP, REQUEST_COPY, REQUEST_RELEASE };
+
 struct traced {
     pid_t tid;
     enum traced_state state;
     int signal; /* to be handed on */
+    bool is_job_stopped;
 };
 
 struct named {
@@ -58,15 +62,19 @@ struct tracer {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    bool is_stopped, wants_release; /* under lock */
-    struct target *target;          /* used until is_stopped only */
+    enum request request;  /* under lock, as are the next two */
+    bool is_done;          /* the request has been carried out */
+    enum hi_code code;     /* how it went */
+    struct target *target; /* used for the stop only */
     pid_t pid;
     VECTOR(struct traced) traced; /* in order of tid */
     VECTOR(struct named) names;   /* in order of tid */
-    enum hi_code code;
     struct hi_err err;
     struct timespec stopped_at;
     double stopped_seconds;
+    bool is_let_go;
+    hi_addr instruction; /* for the copy */
+    pid_t copy;
     unsigned char vector_state[VECTOR_STATE_MAX_BYTES];
 };
 
@@ -146,6 +154,7 @@ static void note_wait_status(struct traced *traced, int status)
     traced->state = TRACED_STOPPED;
     bool is_event = status >> 16 != 0;
     traced->signal = is_event ? 0 : WSTOPSIG(status);
+    traced->is_job_stopped = is_event && WSTOPSIG(status) != SIGTRAP;
 }
 
 static bool sleeps_in_kernel(pid_t pid, pid_t tid)
@@ -328,6 +337,9 @@ static enum hi_code collect_threads(struct tracer *tracer)
 
 static void detach_all(struct tracer *tracer)
 {
+    if (tracer->is_let_go)
+        return;
+    tracer->is_let_go = true;
     for (size_t i = 0; i < tracer->traced.count; i++) {
         const struct traced *traced = &tracer->traced.items[i];
         if (traced->state == TRACED_STOPPED)
@@ -336,22 +348,85 @@ static void detach_all(struct tracer *tracer)
     tracer->stopped_seconds = seconds_since(&tracer->stopped_at);
 }
 
+static struct traced *find_site(struct tracer *tracer)
+{
+    for (size_t i = 0; i < tracer->traced.count; i++) {
+        struct traced *traced = &tracer->traced.items[i];
+        if (traced->state == TRACED_STOPPED && !traced->is_job_stopped &&
+            fork_copy_suits(traced->tid))
+            return traced;
+    }
+    return NULL;
+}
+
+static enum hi_code copy(struct tracer *tracer)
+{
+    struct traced *traced = find_site(tracer);
+    if (!traced)
+        return hi_fail(&tracer->err, HI_REFUSED,
+                       "no thread of process %d is in a state to fork; leave out --snapshot",
+                       (int)tracer->pid);
+    struct fork_site site = {.pid = tracer->pid,
+                             .tid = traced->tid,
+                             .instruction = tracer->instruction,
+                             .signal = traced->signal};
+    enum hi_code code = fork_copy_make(&site, &tracer->copy, &tracer->err);
+    traced->signal = site.signal;
+    if (code == HI_OK)
+        detach_all(tracer);
+    return code;
+}
+
+static enum hi_code stop(struct tracer *tracer)
+{
+    read_names(tracer);
+    enum hi_code code = stop_all(tracer);
+    return code == HI_OK ? collect_threads(tracer) : code;
+}
+
+static enum hi_code carry_out(struct tracer *tracer, enum request request)
+{
+    if (request == REQUEST_STOP)
+        return stop(tracer);
+    if (request == REQUEST_COPY)
+        return copy(tracer);
+    detach_all(tracer);
+    fork_copy_end(tracer->copy);
+    return HI_OK;
+}
+
 static void *tracer_main(void *context)
 {
     struct tracer *tracer = context;
-    read_names(tracer);
-    enum hi_code code = stop_all(tracer);
-    if (code == HI_OK)
-        code = collect_threads(tracer);
+    enum request request;
     pthread_mutex_lock(&tracer->lock);
-    tracer->code = code;
-    tracer->is_stopped = true;
-    pthread_cond_broadcast(&tracer->changed);
-    while (code == HI_OK && !tracer->wants_release)
-        pthread_cond_wait(&tracer->changed, &tracer->lock);
+    do {
+        while (tracer->is_done)
+            pthread_cond_wait(&tracer->changed, &tracer->lock);
+        request = tracer->request;
+        pthread_mutex_unlock(&tracer->lock);
+        enum hi_code code = carry_out(tracer, request);
+        pthread_mutex_lock(&tracer->lock);
+        tracer->code = code;
+        tracer->is_done = true;
+        pthread_cond_broadcast(&tracer->changed);
+    } while (request != REQUEST_RELEASE);
     pthread_mutex_unlock(&tracer->lock);
-    detach_all(tracer);
     return NULL;
+}
+
+/* Waits until the tracing thread has done it. */
+static enum hi_code ask(struct tracer *tracer, enum request request)
+{
+    pthread_mutex_lock(&tracer->lock);
+    tracer->request = request;
+    tracer->is_done = false;
+    pthread_cond_broadcast(&tracer->changed);
+    while (!tracer->is_done)
+        pthread_cond_wait(&tracer->changed, &tracer->lock);
+    enum hi_code code = tracer->code;
+    pthread_mutex_unlock(&tracer->lock);
+    return code;
 }
 
 /* The thread takes no signals: SIGINT is for the one that runs main. */
@@ -369,10 +444,7 @@ double tracer_release(struct tracer *tracer)
 {
     if (!tracer)
         return 0;
-    pthread_mutex_lock(&tracer->lock);
-    tracer->wants_release = true;
-    pthread_cond_broadcast(&tracer->changed);
-    pthread_mutex_unlock(&tracer->lock);
+    (void)ask(tracer, REQUEST_RELEASE);
     pthread_join(tracer->thread, NULL);
     double seconds = tracer->stopped_seconds;
     pthread_mutex_destroy(&tracer->lock);
@@ -383,6 +455,22 @@ double tracer_release(struct tracer *tracer)
     return seconds;
 }
 
+static enum hi_code tell(const struct tracer *tracer, enum hi_code code, struct hi_err *err)
+{
+    if (code != HI_OK && err)
+        *err = tracer->err;
+    return code;
+}
+
+enum hi_code tracer_copy(struct tracer *tracer, hi_addr instruction, pid_t *copied,
+                         struct hi_err *err)
+{
+    tracer->instruction = instruction;
+    enum hi_code code = ask(tracer, REQUEST_COPY);
+    *copied = tracer->copy;
+    return tell(tracer, code, err);
+}
+
 enum hi_code tracer_stop(struct tracer **made, struct target *target, struct hi_err *err)
 {
     *made = NULL;
@@ -391,6 +479,7 @@ enum hi_code tracer_stop(struct tracer **made, struct target *target, struct hi_
         return hi_no_memory(err);
     tracer->target = target;
     tracer->pid = target->pid;
+    tracer->is_done = true;
     pthread_mutex_init(&tracer->lock, NULL);
     pthread_cond_init(&tracer->changed, NULL);
     int error = start_thread(tracer);
@@ -398,17 +487,10 @@ enum hi_code tracer_stop(struct tracer **made, struct target *target, struct hi_
         free(tracer);
         return hi_fail(err, HI_SYSTEM, "cannot start a thread: %s", strerror(error));
     }
-    pthread_mutex_lock(&tracer->lock);
-    while (!tracer->is_stopped)
-        pthread_cond_wait(&tracer->changed, &tracer->lock);
-    pthread_mutex_unlock(&tracer->lock);
-    enum hi_code code = tracer->code;
-    if (code == HI_OK) {
+    enum hi_code code = tell(tracer, ask(tracer, REQUEST_STOP), err);
+    if (code == HI_OK)
         *made = tracer;
-        return HI_OK;
-    }
-    if (err)
-        *err = tracer->err;
-    tracer_release(tracer);
+    else
+        tracer_release(tracer);
     return code;
 }
