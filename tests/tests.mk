@@ -103,6 +103,13 @@ $(VICTIM): tests/step/victim.c $(BUILD)/libhimalloc.a
 
 test-programs: $(STEPPER) $(VICTIM)
 
+# names of addresses of a file, printed as addr2line does: what the tests and the benchmark compare
+$(BUILD)/names/%: tests/names/%.c $(INSPECTOR_LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(filter-out -MMD -MP,$(COMMON)) $(INSPECTOR_CFLAGS) -Itests -o $@ $< \
+		$(INSPECTOR_LIBRARY) $(INSPECTOR_LIBS)
+test-programs: $(BUILD)/names/name_addresses
+
 step: $(STEPPER) $(VICTIM)
 	BUILD=$(BUILD) tests/step/long
 

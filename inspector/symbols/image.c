@@ -55,6 +55,8 @@ enum hi_code image_open_fd(struct image *image, int fd, const char *path, struct
     image->size = (size_t)status.st_size;
     image->storage = IMAGE_MAPPED;
     image->path = strdup(path);
+    image->device = status.st_dev;
+    image->inode = status.st_ino;
     return check_header(image, err);
 }
 

@@ -21,6 +21,7 @@ struct image {
     size_t size;
     enum image_storage storage;
     char *path; /* of the file on this machine; NULL: from memory */
+    uint64_t device, inode;
 };
 
 /* Map an open file; fd stays the caller's. HI_BAD_INPUT: not an ELF file of this machine. */

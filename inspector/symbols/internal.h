@@ -47,6 +47,8 @@ struct module_record {
     VECTOR(void *) owned; /* copies of target memory that tables point into */
     void *frames;         /* frames.c: Dwarf_CFI and what it needs */
     bool frames_tried;
+    struct debug_info *debug_info; /* DWARF, opened on first use */
+    bool debug_tried;
     size_t load_order;
 };
 
@@ -54,7 +56,9 @@ struct symbols {
     struct target *target;
     char *executable, *sysroot, *debug_directory;
     VECTOR(struct module_record) modules;
-    size_t *by_address;                  /* indexes of modules, sorted by start */
+    size_t *by_address;      /* indexes of modules, sorted by start */
+    struct text_pool *texts; /* names and paths that were asked for */
+    struct name_memo *memo;
     VECTOR(struct module_record *) gone; /* gone_modules.c: remembered by others, not loaded */
 };
 
@@ -96,5 +100,8 @@ void file_source_remove(struct symbols *symbols);
 
 /* frames.c */
 void frames_close(struct module_record *record);
+
+/* debug_info.c */
+void debug_info_close(struct module_record *record);
 
 #endif

@@ -426,6 +426,7 @@ const void *module_bytes(struct symbols *symbols, struct module_record *record, 
 void module_record_close(struct module_record *record)
 {
     frames_close(record);
+    debug_info_close(record);
     tables_free(&record->tables);
     image_close(&record->file);
     image_close(&record->debug);

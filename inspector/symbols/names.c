@@ -8,12 +8,10 @@
  * Queries are sorted by module and vaddr, so that equal ones are answered once and each module's
  * tables are opened once and walked upward.
  */
-#include "symbols/internal.h"
-#include "symbols/text_pool.h"
+#include "symbols/debug_info.h"
+#include "symbols/name_memo.h"
 
 #include <inttypes.h>
-
-enum { NAME_MAX_BYTES = 4096 };
 
 struct query {
     struct module_record *record; /* NULL: no module */
@@ -27,6 +25,8 @@ struct batch {
     struct names *names;
     VECTOR(struct frame_name) frames;
     struct query *queries;
+    const struct module_record *record; /* whose names these are: */
+    const char *module, *build_id;
     bool failed;
 };
 
@@ -67,27 +67,30 @@ static int compare_queries(const void *a, const void *b)
 
 static const char *keep(struct batch *batch, const char *text)
 {
-    const char *kept = text_pool_keep(batch->names->texts, text, strlen(text));
+    const char *kept = text_pool_keep(batch->symbols->texts, text, strlen(text));
     batch->failed |= !kept;
     return kept;
 }
 
-static void set_function(struct batch *batch, struct frame_name *frame, const char *linkage)
+static void set_function(struct batch *batch, struct frame_name *frame, const char *raw)
 {
-    char text[NAME_MAX_BYTES];
-    symbols_demangle(linkage, text, sizeof text);
-    text[strcspn(text, "@")] = 0; /* read@@GLIBC_2.2.5: the version tells nobody anything */
-    frame->function = keep(batch, text);
-    if (strcmp(text, linkage) != 0)
-        frame->linkage = keep(batch, linkage);
+    const struct printed_name *name =
+        name_memo_get(batch->symbols->memo, batch->symbols->texts, raw);
+    batch->failed |= !name;
+    if (!name)
+        return;
+    frame->function = name->function;
+    frame->linkage = name->linkage;
 }
 
-static const char *build_id_text(struct batch *batch, const struct module *module)
+static void set_module(struct batch *batch, const struct module_record *record)
 {
     char digits[2 * BUILD_ID_MAX_BYTES + 1] = "";
-    for (size_t i = 0; i < module->build_id_bytes; i++)
-        snprintf(digits + 2 * i, 3, "%02x", module->build_id[i]);
-    return digits[0] ? keep(batch, digits) : NULL;
+    batch->record = record;
+    for (size_t i = 0; record && i < record->module.build_id_bytes; i++)
+        snprintf(digits + 2 * i, 3, "%02x", record->module.build_id[i]);
+    batch->module = record ? keep(batch, record->module.path) : NULL;
+    batch->build_id = digits[0] ? keep(batch, digits) : NULL;
 }
 
 static struct frame_name *push_frame(struct batch *batch, const struct query *query)
@@ -96,19 +99,16 @@ static struct frame_name *push_frame(struct batch *batch, const struct query *qu
     batch->failed |= !frame;
     if (!frame)
         return NULL;
+    if (query->record != batch->record)
+        set_module(batch, query->record);
     frame->offset = query->vaddr + !query->exact;
-    if (query->record) {
-        frame->module = keep(batch, query->record->module.path);
-        frame->build_id = build_id_text(batch, &query->record->module);
-    }
+    frame->module = batch->module;
+    frame->build_id = batch->build_id;
     return frame;
 }
 
-static void name_by_symbol(struct batch *batch, const struct query *query)
+static void set_symbol(struct batch *batch, const struct query *query, struct frame_name *frame)
 {
-    struct frame_name *frame = push_frame(batch, query);
-    if (!frame || !query->record)
-        return;
     hi_addr bias = query->record->module.bias;
     const struct table_entry *entry =
         tables_by_address(batch->symbols, query->record, query->vaddr + bias);
@@ -116,6 +116,28 @@ static void name_by_symbol(struct batch *batch, const struct query *query)
         return;
     set_function(batch, frame, entry->name);
     frame->function_offset = frame->offset + bias - entry->address;
+}
+
+static void name_query(struct batch *batch, const struct query *query)
+{
+    struct debug_frame found[FRAMES_MAX];
+    struct debug_info *info = query->record ? debug_info_of(batch->symbols, query->record) : NULL;
+    size_t count = info ? debug_info_frames(info, query->vaddr, found) : 0;
+    if (count == 0)
+        found[count++] = (struct debug_frame){0};
+    for (size_t i = 0; i < count && !batch->failed; i++) {
+        struct frame_name *frame = push_frame(batch, query);
+        if (!frame)
+            return;
+        frame->file = found[i].file;
+        frame->line = found[i].line;
+        frame->column = found[i].column;
+        frame->is_inline = found[i].is_inline;
+        if (found[i].name)
+            set_function(batch, frame, found[i].name);
+        else if (query->record && i + 1 == count)
+            set_symbol(batch, query, frame);
+    }
 }
 
 static void name_queries(struct batch *batch, size_t count)
@@ -126,7 +148,7 @@ static void name_queries(struct batch *batch, size_t count)
         const struct query *query = &batch->queries[i];
         if (!before || compare_queries(before, query) != 0) {
             span.first = (uint32_t)batch->frames.count;
-            name_by_symbol(batch, query);
+            name_query(batch, query);
             span.count = (uint32_t)batch->frames.count - span.first;
             before = query;
         }
@@ -143,11 +165,9 @@ enum hi_code names_of(struct symbols *symbols, const struct frame_place *places,
     memset(names, 0, sizeof *names);
     if (count > UINT32_MAX / 2)
         return hi_no_memory(err);
-    names->texts = text_pool_new();
     names->spans = calloc(count + 1, sizeof *names->spans);
     batch.queries = calloc(count + 1, sizeof *batch.queries);
-    batch.failed =
-        !names->texts || !names->spans || !batch.queries || !resolve_places(&batch, places, count);
+    batch.failed = !names->spans || !batch.queries || !resolve_places(&batch, places, count);
     if (!batch.failed) {
         names->count = count;
         qsort(batch.queries, count, sizeof *batch.queries, compare_queries);
@@ -164,7 +184,6 @@ enum hi_code names_of(struct symbols *symbols, const struct frame_place *places,
 
 void names_free(struct names *names)
 {
-    text_pool_free(names->texts);
     free(names->frames);
     free(names->spans);
     memset(names, 0, sizeof *names);

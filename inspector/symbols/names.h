@@ -53,10 +53,9 @@ struct names {
     size_t frame_count;
     struct name_span *spans; /* one a place */
     size_t count;
-    struct text_pool *texts;
 };
 
-/* Name count places. Strings live until names_free(), and not longer than symbols. */
+/* Name count places. Strings live as long as symbols. */
 HI_MUST_USE enum hi_code names_of(struct symbols *symbols, const struct frame_place *places,
                                   size_t count, struct names *names, struct hi_err *err);
 void names_free(struct names *names);

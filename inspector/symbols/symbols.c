@@ -1,5 +1,6 @@
 /* The public face of symbols/: opening, and questions by name and by address; see symbols.h. */
 #include "symbols/internal.h"
+#include "symbols/name_memo.h"
 
 #include <elf.h>
 #include <inttypes.h>
@@ -20,6 +21,9 @@ enum hi_code symbols_open(struct symbols **result, struct target *target,
         return hi_no_memory(err);
     bool failed = false;
     symbols->target = target;
+    symbols->texts = text_pool_new();
+    symbols->memo = name_memo_new();
+    failed = !symbols->texts || !symbols->memo;
     if (options) {
         symbols->executable = copy_text(options->executable, &failed);
         symbols->sysroot = copy_text(options->sysroot, &failed);
@@ -48,6 +52,8 @@ void symbols_close(struct symbols *symbols)
         free(symbols->gone.items[i]);
     }
     VECTOR_FREE(&symbols->gone);
+    text_pool_free(symbols->texts);
+    name_memo_free(symbols->memo);
     free(symbols->by_address);
     free(symbols->executable);
     free(symbols->sysroot);

@@ -1,0 +1,192 @@
+/*
+ * debug_info: finding and opening a module's DWARF, and the answer for one address.
+ *
+ * It is in the module's own file, or in its debug file (module_files.c finds and checks it). libdw
+ * looks for a .dwo beside the file that it was opened from, so that file is opened again by its
+ * name, when that still leads to the same bytes; else the mapped bytes serve.
+ */
+#include "symbols/debug_info.h"
+
+#include "symbols/text_pool.h"
+
+#include <fcntl.h>
+#include <libelf.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bool has_dwarf(const struct image *image)
+{
+    Elf64_Shdr section;
+    return image->bytes &&
+           (image_section(image, ".debug_info", 0, &section) ||
+            image_section(image, ".zdebug_info", 0, &section)) &&
+           section.sh_type != SHT_NOBITS;
+}
+
+static const struct image *image_with_dwarf(struct symbols *symbols, struct module_record *record)
+{
+    if (has_dwarf(&record->file))
+        return &record->file;
+    module_find_debug(symbols, record);
+    return has_dwarf(&record->debug) ? &record->debug : NULL;
+}
+
+/* -- opening -----------------------------------------------------------------------------------*/
+
+/* The descriptor of image's file, or -1: its name leads elsewhere by now. */
+static int reopen(const struct image *image)
+{
+    struct stat status;
+    int fd = image->storage == IMAGE_MAPPED && image->path
+                 ? open(image->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+                 : -1;
+    if (fd < 0)
+        return -1;
+    if (fstat(fd, &status) == 0 && status.st_dev == image->device && status.st_ino == image->inode)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+static void take_section(struct debug_info *info, const char *name, struct bytes *bytes)
+{
+    size_t names;
+    if (elf_getshdrstrndx(info->elf, &names) != 0)
+        return;
+    for (Elf_Scn *section = NULL; (section = elf_nextscn(info->elf, section));) {
+        const Elf64_Shdr *header = elf64_getshdr(section);
+        const char *found = header ? elf_strptr(info->elf, names, header->sh_name) : NULL;
+        /* libdw has unpacked them in place; .zdebug_line keeps its name then */
+        if (!found || (strcmp(found + 1, name) != 0 &&
+                       (strncmp(found, ".z", 2) != 0 || strcmp(found + 2, name) != 0)))
+            continue;
+        const Elf_Data *data = elf_rawdata(section, NULL);
+        if (data && data->d_buf && !(header->sh_flags & SHF_COMPRESSED))
+            *bytes = (struct bytes){data->d_buf, data->d_size};
+        return;
+    }
+}
+
+static void find_text(struct debug_info *info, const struct module_record *record)
+{
+    info->text_start = UINT64_MAX;
+    for (size_t i = 0; i < record->header_count; i++) {
+        const Elf64_Phdr *h = &record->headers[i];
+        if (h->p_type != PT_LOAD || !(h->p_flags & PF_X) || h->p_vaddr > UINT64_MAX - h->p_memsz)
+            continue;
+        uint64_t end = h->p_vaddr + h->p_memsz;
+        info->text_start = h->p_vaddr < info->text_start ? h->p_vaddr : info->text_start;
+        info->text_end = end > info->text_end ? end : info->text_end;
+    }
+}
+
+static void close_info(struct debug_info *info)
+{
+    units_free(info);
+    if (info->dwarf)
+        dwarf_end(info->dwarf);
+    if (info->elf)
+        elf_end(info->elf);
+    if (info->fd >= 0)
+        close(info->fd);
+    free(info);
+}
+
+static bool open_dwarf(struct debug_info *info, const struct image *image)
+{
+    elf_version(EV_CURRENT);
+    info->fd = reopen(image);
+    if (info->fd >= 0)
+        info->elf = elf_begin(info->fd, ELF_C_READ_MMAP, NULL);
+    if (!info->elf)
+        info->elf = elf_memory((char *)(uintptr_t)image->bytes, image->size);
+    info->dwarf = info->elf ? dwarf_begin_elf(info->elf, DWARF_C_READ, NULL) : NULL;
+    return info->dwarf != NULL;
+}
+
+static struct debug_info *open_info(struct symbols *symbols, struct module_record *record)
+{
+    const struct image *image = image_with_dwarf(symbols, record);
+    struct debug_info *info = image ? calloc(1, sizeof *info) : NULL;
+    if (!info)
+        return NULL;
+    info->fd = -1;
+    info->texts = symbols->texts;
+    find_text(info, record);
+    if (!open_dwarf(info, image)) {
+        close_info(info);
+        return NULL;
+    }
+    take_section(info, "debug_line", &info->sections.line);
+    take_section(info, "debug_line_str", &info->sections.line_str);
+    take_section(info, "debug_str", &info->sections.str);
+    info->sections.text_start = info->text_start;
+    info->sections.text_end = info->text_end;
+    /* packed sections grow when they are unpacked, and a .dwo is a file more */
+    info->budget = (1u << 24) + 16 * (uint64_t)image->size;
+    if (!units_read(info)) {
+        close_info(info);
+        return NULL;
+    }
+    return info;
+}
+
+struct debug_info *debug_info_of(struct symbols *symbols, struct module_record *record)
+{
+    if (!record->debug_tried) {
+        record->debug_tried = true;
+        record->debug_info = open_info(symbols, record);
+    }
+    return record->debug_info;
+}
+
+void debug_info_close(struct module_record *record)
+{
+    if (record->debug_info)
+        close_info(record->debug_info);
+    record->debug_info = NULL;
+}
+
+/* -- one address -------------------------------------------------------------------------------*/
+
+static const char *path_of(const struct debug_info *info, const struct unit *unit, uint64_t number)
+{
+    char path[8192];
+    struct line_file *file = unit->lines ? lines_file(unit->lines, number) : NULL;
+    if (!file || !*file->name)
+        return NULL;
+    if (!file->path) {
+        lines_path(unit->lines, file, unit->compile_directory, path, sizeof path);
+        file->path = text_pool_keep(info->texts, path, strlen(path));
+    }
+    return file->path;
+}
+
+size_t debug_info_frames(struct debug_info *info, uint64_t vaddr, struct debug_frame *frames)
+{
+    struct unit *unit = units_find(info, vaddr);
+    if (!unit)
+        return 0;
+    const struct line_row *row = unit->lines ? lines_find(unit->lines, vaddr) : NULL;
+    uint32_t index = intervals_find(&unit->functions.by_address, vaddr);
+    struct debug_frame *frame = frames;
+    memset(frame, 0, sizeof *frame);
+    if (row) {
+        frame->file = path_of(info, unit, row->file);
+        frame->line = row->line;
+        frame->column = row->column;
+    }
+    /* parents have smaller indexes than their children: this ends */
+    for (; index != SCOPE_NONE && frame < frames + FRAMES_MAX - 1; frame++) {
+        struct scope *scope = &unit->functions.scopes.items[index];
+        frame->name = scope_name(scope);
+        frame->is_inline = scope->parent != SCOPE_NONE;
+        if (!frame->is_inline)
+            break;
+        frame[1] = (struct debug_frame){.file = path_of(info, unit, scope->call_file),
+                                        .line = scope->call_line,
+                                        .column = scope->call_column};
+        index = scope->parent;
+    }
+    return index == SCOPE_NONE && !row ? 0 : (size_t)(frame - frames) + 1;
+}
