@@ -219,6 +219,8 @@ void place_root_name(const struct place_finder *finder, const struct root_edge *
         say_thread(finder->in, word->tid, thread, sizeof thread);
         snprintf(buffer, size, "%s%s%s", word->name ? word->name : root_class_name(edge->class),
                  word->tid ? " of " : "", word->tid ? thread : "");
+    } else if (is_word && edge->name) {
+        snprintf(buffer, size, "%s", edge->name);
     } else if (!is_word && edge->source < roots->ranges.count) {
         name_range(finder, &roots->ranges.items[edge->source], edge->place, buffer, size);
     }

@@ -5,6 +5,9 @@
  * coroutine's, or one that a program allocated for its thread). Then the block itself is held, and
  * what it holds are its own edges; where it is a block of a heap and the only stack in it, the
  * part below the range's start (SP less the red zone) is dead and becomes a hole.
+ *
+ * What the program itself said holds (heaps.held: ignored blocks, root regions) may lie anywhere:
+ * live blocks that it touches are held, what of it lies in no region is searched like a root range.
  */
 #include "graph/build.h"
 
@@ -83,20 +86,54 @@ static bool extent_push(build_extents *extents, hi_addr start, hi_addr end, uint
 }
 
 /* The range less all regions. */
-static bool range_cut(struct build *build, const struct root_range *range, uint32_t source)
+static bool range_cut(struct build *build, hi_addr at, hi_addr end, uint32_t source)
 {
     const struct blocks *blocks = build->graph->blocks;
-    hi_addr at = range->start;
     size_t i = blocks_region_from(blocks, at);
-    for (; i < blocks_region_count(blocks) && at < range->end; i++) {
+    for (; i < blocks_region_count(blocks) && at < end; i++) {
         const struct region *region = blocks_region(blocks, i);
-        if (region->start >= range->end)
+        if (region->start >= end)
             break;
         if (!extent_push(&build->roots, at, region->start, source))
             return false;
         at = region->end > at ? region->end : at;
     }
-    return extent_push(&build->roots, at, range->end, source);
+    return extent_push(&build->roots, at, end, source);
+}
+
+/* Every live block of the region that [start, end) touches. */
+static bool region_hold(struct build *build, const struct region *region, hi_addr start,
+                        hi_addr end, uint32_t source)
+{
+    const struct blocks *blocks = build->graph->blocks;
+    struct block_cursor cursor;
+    for (bool more = blocks_from(blocks, region, start, &cursor); more && cursor.address < end;
+         more = blocks_next(blocks, &cursor))
+        if (bits_get(build->resolve.live, cursor.block) && cursor.address + cursor.usable > start &&
+            !hold_push(build, cursor.block << 2 | EDGE_START, source))
+            return false;
+    return true;
+}
+
+static bool held_prepare(struct build *build, const struct heap_held *held, uint32_t source)
+{
+    const struct blocks *blocks = build->graph->blocks;
+    for (size_t i = blocks_region_from(blocks, held->start);
+         i < blocks_region_count(blocks) && blocks_region(blocks, i)->start < held->end; i++)
+        if (!region_hold(build, blocks_region(blocks, i), held->start, held->end, source))
+            return false;
+    return range_cut(build, held->start, held->end, source);
+}
+
+static bool all_held_prepare(struct build *build)
+{
+    const struct heaps *heaps = build->graph->heaps;
+    const struct roots *roots = build->graph->roots;
+    size_t before = (roots ? roots->words.count : 0) + heaps->kept.count;
+    for (size_t i = 0; i < heaps->held.count; i++)
+        if (!held_prepare(build, &heaps->held.items[i], ROOT_WORD | (uint32_t)(before + i)))
+            return false;
+    return true;
 }
 
 static int stack_order(const void *a, const void *b)
@@ -182,10 +219,11 @@ bool build_roots_prepare(struct build *build)
     bool fine = words_hold(build);
     for (size_t i = 0; fine && roots && i < roots->ranges.count; i++) {
         const struct root_range *range = &roots->ranges.items[i];
-        fine = range->start >= range->end || (stack_hold(build, &stacks, range, (uint32_t)i) &&
-                                              range_cut(build, range, (uint32_t)i));
+        fine =
+            range->start >= range->end || (stack_hold(build, &stacks, range, (uint32_t)i) &&
+                                           range_cut(build, range->start, range->end, (uint32_t)i));
     }
-    fine = fine && suspects_add(build) && holes_collect(build, &stacks);
+    fine = fine && all_held_prepare(build) && suspects_add(build) && holes_collect(build, &stacks);
     VECTOR_FREE(&stacks);
     return fine;
 }

@@ -44,10 +44,13 @@ struct root_edge graph_root_edge(const struct graph *graph, size_t i)
         .source = hold->source & ~ROOT_WORD,
         .place = hold->place,
     };
+    const struct heaps *heaps = graph->heaps;
     size_t words = graph->roots ? graph->roots->words.count : 0;
     if (hold->source & ROOT_WORD && edge.source >= words) {
+        size_t own = edge.source - words;
         edge.class = ROOT_KEPT;
-        edge.name = graph->heaps->kept.items[edge.source - words].name;
+        edge.name = own < heaps->kept.count ? heaps->kept.items[own].name
+                                            : heaps->held.items[own - heaps->kept.count].name;
         return edge;
     }
     if (hold_is_doubtful(graph, hold)) {

@@ -92,7 +92,7 @@ struct root_edge {
     enum edge_kind kind;
     hi_block block;
     uint32_t source;  /* index into roots.ranges or, where name is given, roots.words; behind those
-                         into heaps.suspect and heaps.kept */
+                         into heaps.suspect; or into heaps.kept, then heaps.held */
     hi_addr place;    /* where the word lies; 0: a register, a kept word, a stack in the block */
     const char *name; /* of a word: "rbx", "dtv", "tcache"; NULL: a range */
 };

@@ -7,7 +7,7 @@
 #include "graph/graph.h"
 
 /* A root's reference. source: index into roots.ranges, and behind those into heaps.suspect; with
- * ROOT_WORD into roots.words, and behind those into heaps.kept. */
+ * ROOT_WORD into roots.words, behind those into heaps.kept, then heaps.held. */
 #define ROOT_WORD (UINT32_C(1) << 31)
 struct root_hold {
     uint32_t edge;

@@ -18,13 +18,14 @@
  *               transfer list become cached: by address. Separate from walk because caches cross
  *               arenas and regions. A cached address that is no block start is a finding.
  *   5. account  the allocator's own totals beside ours (checks)
- *   6. later, on demand, only for what is shown: detail(): requested size, stack, thread
+ *   6. later, on demand, only for what is shown: detail(): requested size, stack, thread; stack():
+ *               the frames of one
  *
  * Damage: a reader never gives up the whole for a part. What contradicts a rule becomes a finding
  * (rule, address, what was seen), the walk picks up at the next safe place and what lies between is
- * pushed as SUSPECT (then it holds, doubtfully) or left out. A thread stopped inside the allocator makes its arena IN_FLUX, not
- * damaged. Every loop has a bound from the target's own geometry (bytes of mappings), never from a
- * count in the target's memory alone.
+ * pushed as SUSPECT (then it holds, doubtfully) or left out. A thread stopped inside the allocator
+ * makes its arena IN_FLUX, not damaged. Every loop has a bound from the target's own geometry
+ * (bytes of mappings), never from a count in the target's memory alone.
  *
  * Roots and versions are evidence, in this order: native (a self-description), dwarf, symbol,
  * relocation, pattern; the report says which.
@@ -34,7 +35,7 @@
 
 #include "base/vector.h"
 #include "heap/blocks.h"
-#include "symbols/symbols.h"
+#include "symbols/names.h"
 
 enum found_by { FOUND_NATIVE, FOUND_DWARF, FOUND_SYMBOL, FOUND_RELOCATION, FOUND_PATTERN };
 const char *found_by_name(enum found_by found_by);
@@ -68,6 +69,26 @@ struct check {
     bool agree; /* within what a stopped thread can leave half done */
 };
 
+/* What the program itself said holds: [start, end) is searched like a root, and live blocks that
+ * touch it are held, with all that they point to. */
+struct heap_held {
+    hi_addr start, end;
+    const char *name; /* static text: "ignored block", "root region" */
+};
+
+/* A frame of a call stack as the allocator remembers it. */
+struct heap_frame {
+    hi_addr address;
+    bool exact;   /* the interrupted instruction itself; else a return address */
+    bool guessed; /* found without unwind information */
+    bool cut;     /* the walk ended here, before the outermost frame */
+    const struct module_mark *module; /* what was loaded there then; NULL: not known */
+};
+
+/* Which allocations remember their call stack, from now on. */
+enum heap_stacks { HEAP_STACKS_NONE, HEAP_STACKS_SAMPLED, HEAP_STACKS_FULL };
+const char *heap_stacks_name(enum heap_stacks stacks); /* "none", "sampled", "full" */
+
 /* A live block that the allocator or the C library keeps for itself: never a leak. */
 struct heap_kept {
     hi_addr address;
@@ -87,6 +108,10 @@ struct heap {
     bool active;              /* has been used at all */
     bool bytes_are_requested; /* else usable */
     uint64_t metadata_bytes, system_bytes;
+    enum heap_stacks stacks;
+    uint64_t sample_bytes;      /* sampled: mean bytes from one to the next */
+    uint64_t blocks_with_stack; /* live or not: those that may know one */
+    uint64_t stacks_lost;       /* found no room in the allocator's table */
     struct check checks[HEAP_MAX_CHECKS];
     size_t check_count;
 };
@@ -102,10 +127,11 @@ struct heaps {
     VECTOR(struct finding) findings;  /* at most HEAPS_MAX_FINDINGS */
     uint64_t findings_dropped;
     VECTOR(struct heap_kept) kept; /* roots of class ROOT_KEPT, for the graph */
+    VECTOR(struct heap_held) held; /* the same, and what they point to is held as well */
     /* Blocks in state SUSPECT, neighbours joined, address order: what lies there may be live, so
      * what it references is not called lost. */
     VECTOR(struct hi_range) suspect;
-    struct heap_totals *totals;    /* one an arena; ask heap_totals(), arena_totals() */
+    struct heap_totals *totals; /* one an arena; ask heap_totals(), arena_totals() */
     char unknown[256]; /* an allocator that is present and not understood, with the evidence */
 };
 
@@ -132,6 +158,8 @@ struct heap_detail {
     uint64_t requested;
     pid_t allocated_by_tid;            /* 0: unknown */
     uint64_t stack_id, freed_stack_id; /* 0: none */
+    bool is_sampled;                   /* it stands for others of its size that were not picked */
+    const char *tag;                   /* the program's word for it, the reader's; NULL: none */
 };
 
 struct heap_reader {
@@ -152,6 +180,15 @@ struct heap_reader {
      * been released: read what is needed in walk and keep it. */
     enum hi_code (*detail)(const struct heap_context *context, struct heap *heap, hi_addr block,
                            struct heap_detail *detail, struct hi_err *err);
+    /* The frames of a stack_id, innermost first, at most `most`: how many. Every one is checked:
+     * an address of the process's, and no more frames than the allocator ever keeps. May be NULL;
+     * works after a live target was released. */
+    size_t (*stack)(const struct heap_context *context, struct heap *heap, uint64_t stack_id,
+                    struct heap_frame *frames, size_t most);
+    /* Usable less requested bytes of all live blocks of a region, as far as requests are known; so
+     * that totals need not ask for each block. May be NULL. */
+    uint64_t (*spare)(const struct heap *heap, const struct blocks *blocks,
+                      const struct region *region);
     void (*close)(void *state);
 };
 
@@ -187,6 +224,8 @@ bool sink_overlay(struct heap_sink *sink, hi_addr address, enum block_state stat
  * as reachable, and what it points to is not held by it: old pointers lie in it. walk() or
  * overlay(). */
 bool sink_kept(struct heap_sink *sink, hi_addr address, const char *name);
+/* [start, end) holds what is in it because the program said so. walk() or overlay(). */
+bool sink_held(struct heap_sink *sink, hi_addr start, hi_addr end, const char *name);
 void sink_check(struct heap_sink *sink, const char *name, uint64_t reported, uint64_t walked,
                 bool agree);
 /* Totals of what was walked, after overlay: for account(). arena: index in heaps->arenas. */
@@ -211,5 +250,9 @@ void heaps_close(struct heaps *heaps);
 HI_MUST_USE enum hi_code heaps_detail(struct heaps *heaps, const struct heap_context *context,
                                       hi_block block, struct heap_detail *detail,
                                       struct hi_err *err);
+/* Frames of a stack that heaps_detail() named, of the heap with that index; 0: none known. */
+enum { HEAP_FRAMES_MOST = 1024 };
+size_t heaps_stack(struct heaps *heaps, const struct heap_context *context, size_t heap,
+                   uint64_t stack_id, struct heap_frame *frames, size_t most);
 
 #endif

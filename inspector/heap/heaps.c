@@ -25,6 +25,12 @@ const char *arena_state_name(enum arena_state state)
     return (size_t)state < sizeof names / sizeof *names ? names[state] : "?";
 }
 
+const char *heap_stacks_name(enum heap_stacks stacks)
+{
+    static const char *const names[] = {"none", "sampled", "full"};
+    return (size_t)stacks < sizeof names / sizeof *names ? names[stacks] : "?";
+}
+
 static void heaps_unknown_add(struct heaps *heaps, const char *why)
 {
     size_t length = strlen(heaps->unknown);
@@ -253,6 +259,7 @@ void heaps_close(struct heaps *heaps)
     VECTOR_FREE(&heaps->findings);
     VECTOR_FREE(&heaps->kept);
     VECTOR_FREE(&heaps->suspect);
+    VECTOR_FREE(&heaps->held);
     free(heaps->totals);
     free(heaps);
 }
@@ -268,4 +275,13 @@ enum hi_code heaps_detail(struct heaps *heaps, const struct heap_context *contex
     if (!heap->reader->detail)
         return hi_fail(err, HI_NOT_FOUND, "%s keeps no details of its blocks", heap->reader->name);
     return heap->reader->detail(context, heap, blocks_address(heaps->blocks, block), detail, err);
+}
+
+size_t heaps_stack(struct heaps *heaps, const struct heap_context *context, size_t heap,
+                   uint64_t stack_id, struct heap_frame *frames, size_t most)
+{
+    if (heap >= heaps->count || stack_id == 0 || !heaps->heaps[heap].reader->stack)
+        return 0;
+    struct heap *of = &heaps->heaps[heap];
+    return of->reader->stack(context, of, stack_id, frames, most);
 }

@@ -226,6 +226,7 @@ enum hi_code himalloc_overlay(const struct heap_context *context, struct heap *h
         return code;
     bool more = overlay_arenas(&overlay) && overlay_threads(&overlay) && overlay_flights(&overlay);
     himalloc_window_close(&overlay.window);
+    more = more && himalloc_remarks_read(own, context->target, sink);
     sink_check(sink, "thread caches with a thread", overlay.caches,
                overlay.caches - overlay.orphans, true);
     return more ? HI_OK : hi_no_memory(err); /* or the sink knows better */

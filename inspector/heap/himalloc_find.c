@@ -242,5 +242,6 @@ void himalloc_close(void *state)
     VECTOR_FREE(&heap->arena_addresses);
     VECTOR_FREE(&heap->thread_addresses);
     VECTOR_FREE(&heap->sized);
+    himalloc_stacks_free(&heap->stacks);
     free(heap);
 }

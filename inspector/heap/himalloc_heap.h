@@ -7,6 +7,7 @@
 #include "heap/himalloc_schema.h"
 
 enum { HIMALLOC_MAX_CLASSES = 256, HIMALLOC_MAX_ARENAS = 65536, HIMALLOC_MAX_RANGES = 256 };
+enum { HIMALLOC_MAX_REMARKS = 1 << 20, HIMALLOC_MAX_MODULES = 1 << 16 };
 enum { HIMALLOC_MAX_THREADS = 1 << 20, HIMALLOC_MAX_BIGS = 1 << 20, HIMALLOC_MAX_HOT_BYTES = 4096 };
 
 struct himalloc_class {
@@ -26,10 +27,56 @@ struct himalloc_arena {
     uint64_t walked_slabs, walked_large_units, system_bytes;
 };
 
-/* A large block and the size it was asked for. */
+/* A large block: the size it was asked for (0: not known), and who asked. */
 struct himalloc_sized {
     hi_addr address;
     uint64_t requested;
+    uint32_t stack;
+    bool is_sampled;
+};
+
+/* Kinds of arenas that matter to a reader; others are like named ones. */
+enum {
+    HIMALLOC_ARENA_GONE = 0,
+    HIMALLOC_ARENA_SAMPLED = 3,
+    HIMALLOC_ARENA_IGNORED = 4,
+};
+
+/* What the allocator remembers of one block. stack 0: nothing. */
+struct himalloc_note {
+    uint32_t stack, freed, requested;
+};
+
+/* Blocks of one slab, or one large block, with notes: first .. first + count - 1. */
+struct himalloc_noted {
+    hi_addr start;
+    uint32_t stride, count; /* the slots that may have one; a slab's others have none */
+    uint64_t first;         /* index of its first note */
+    bool is_sampled;
+};
+
+/* The program's word for a block. */
+struct himalloc_tag {
+    hi_addr address; /* as said; after the overlay: the block's start, or 0 */
+    char text[64];
+};
+
+/* Who allocated: the notes of blocks, read whole, and the table that their numbers lead into. */
+struct himalloc_stacks {
+    VECTOR(struct himalloc_noted) noted; /* by start, after the walk */
+    struct himalloc_note *notes;
+    size_t note_count, note_capacity;
+    size_t last;                      /* of noted, asked for last: lists ask in address order */
+    VECTOR(struct himalloc_tag) tags; /* by address, after the overlay */
+    uint64_t *frames;                 /* of nodes [0, node_count) */
+    uint32_t *parents;
+    uint32_t node_count;
+    struct module_mark *modules;
+    struct himalloc_epochs {
+        uint32_t first, last;
+    } * epochs;  /* of each module */
+    char *texts; /* their paths and build-ids */
+    size_t module_count, last_module;
 };
 
 struct himalloc {
@@ -42,6 +89,9 @@ struct himalloc {
     struct himalloc_class classes[HIMALLOC_MAX_CLASSES];
     uint64_t range_count, arena_count, thread_count, big_count;
     hi_addr ranges, arenas, threads, bigs;
+    hi_addr stack_table, remarks; /* 0: none */
+    uint64_t remark_count;
+    struct himalloc_stacks stacks;
     struct hi_range text, hot;
     bool busy; /* a lock is held, or a thread's pc is inside the allocator */
     VECTOR(struct himalloc_arena) arena_table; /* by the allocator's number */
@@ -79,6 +129,25 @@ enum hi_code himalloc_overlay(const struct heap_context *context, struct heap *h
                               struct heap_sink *sink, struct hi_err *err);
 enum hi_code himalloc_account(const struct heap_context *context, struct heap *heap,
                               struct heap_sink *sink, struct hi_err *err);
+/* himalloc_notes.c: what is remembered of each block. */
+HI_MUST_USE bool himalloc_notes_reserve(struct himalloc_stacks *stacks, size_t count);
+void himalloc_notes_settle(struct himalloc_stacks *stacks);
+int himalloc_sized_order(const void *a, const void *b);
+const struct himalloc_note *himalloc_note_of(struct himalloc_stacks *stacks, hi_addr block);
+enum hi_code himalloc_detail(const struct heap_context *context, struct heap *heap, hi_addr block,
+                             struct heap_detail *detail, struct hi_err *err);
+uint64_t himalloc_spare(const struct heap *heap, const struct blocks *blocks,
+                        const struct region *region);
+/* himalloc_stacks.c: the table of call stacks. false: memory is out, or the sink said stop. */
+HI_MUST_USE bool himalloc_stacks_read(struct himalloc *own, struct heap *heap,
+                                      struct target *target, struct heap_sink *sink);
+void himalloc_stacks_free(struct himalloc_stacks *stacks);
+size_t himalloc_stack(const struct heap_context *context, struct heap *heap, uint64_t stack_id,
+                      struct heap_frame *frames, size_t most);
+/* himalloc_remarks.c: what the program said of addresses; after blocks are numbered. */
+HI_MUST_USE bool himalloc_remarks_read(struct himalloc *own, struct target *target,
+                                       struct heap_sink *sink);
+const char *himalloc_tag_of(const struct himalloc_stacks *stacks, hi_addr block);
 /* The allocator's number of an arena to the sink's; damaged numbers go to the first. */
 uint32_t himalloc_arena_index(const struct himalloc *heap, uint64_t arena);
 

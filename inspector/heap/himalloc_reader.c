@@ -6,7 +6,10 @@
  *   himalloc_root.c    constants and tables of the root, checked
  *   himalloc_reader.c  this: arenas, ranges, thread records, big blocks
  *   himalloc_walk.c    one range: class map, slabs, large blocks
+ *   himalloc_notes.c   who allocated each block, and how many bytes were asked for
+ *   himalloc_stacks.c  the table of call stacks and modules that notes lead into
  *   himalloc_caches.c  overlay of stashes and thread caches; what is in flight; accounts
+ *   himalloc_remarks.c what the program said of its blocks: ignored, root, tag
  *
  * Arenas come first, since regions name them; a table of arenas that can't be read leaves one
  * arena, damaged, to which everything belongs. Tables are arrays with a count that himalloc_root.c
@@ -44,6 +47,11 @@ bool himalloc_extent(const struct target *target, hi_addr from, hi_addr end, uns
     if (extent->end > end)
         extent->end = end;
     return extent->start < extent->end;
+}
+
+bool himalloc_arena_is(const struct himalloc *heap, uint64_t arena, uint64_t kind)
+{
+    return arena < heap->arena_table.count && heap->arena_table.items[arena].kind == kind;
 }
 
 uint32_t himalloc_arena_index(const struct himalloc *heap, uint64_t arena)
@@ -218,8 +226,8 @@ static bool walk_big(struct walk *walk, hi_addr address, const void *record)
                             .arena = himalloc_arena_index(walk->heap, arena)};
     if (arena < walk->heap->arena_table.count)
         walk->heap->arena_table.items[arena].system_bytes += bytes;
-    return himalloc_push_large(walk->heap, walk->sink, &region,
-                               schema_number(schema, F_BIG_requested_bytes, record));
+    return himalloc_push_large(walk, &region, schema_number(schema, F_BIG_requested_bytes, record),
+                               (uint32_t)schema_number(schema, F_BIG_stack, record), arena);
 }
 
 static bool walk_bigs(struct walk *walk)
@@ -311,12 +319,6 @@ static bool walk_threads(struct walk *walk)
 
 /* -- the whole ------------------------------------------------------------------------------- */
 
-static int sized_order(const void *a, const void *b)
-{
-    const struct himalloc_sized *x = a, *y = b;
-    return x->address < y->address ? -1 : x->address > y->address;
-}
-
 static void arenas_sum(struct walk *walk)
 {
     struct himalloc *heap = walk->heap;
@@ -377,27 +379,20 @@ static enum hi_code himalloc_walk(const struct heap_context *context, struct hea
         code = hi_no_memory(err); /* or the sink knows better */
     arenas_sum(&walk);
     if (own->sized.count)
-        qsort(own->sized.items, own->sized.count, sizeof *own->sized.items, sized_order);
+        qsort(own->sized.items, own->sized.count, sizeof *own->sized.items, himalloc_sized_order);
+    if (code == HI_OK && walk.notes.missing_bytes)
+        sink_finding(sink, "notes of blocks can be read", own->ranges,
+                     "%" PRIu64 " bytes of them cannot: whose they are is not known",
+                     walk.notes.missing_bytes);
+    himalloc_notes_settle(&own->stacks);
+    if (code == HI_OK && !himalloc_stacks_read(own, heap, context->target, sink))
+        code = hi_no_memory(err); /* as above */
     himalloc_window_close(&walk.codes_window);
     himalloc_window_close(&walk.units_window);
     himalloc_window_close(&walk.bitmaps_window);
+    free(walk.notes.buffer);
     free(walk.live);
     return code;
-}
-
-static enum hi_code himalloc_detail(const struct heap_context *context, struct heap *heap,
-                                    hi_addr block, struct heap_detail *detail, struct hi_err *err)
-{
-    (void)context, (void)err;
-    const struct himalloc *own = heap->state;
-    struct himalloc_sized key = {.address = block};
-    const struct himalloc_sized *sized =
-        own->sized.count
-            ? bsearch(&key, own->sized.items, own->sized.count, sizeof key, sized_order)
-            : NULL;
-    detail->has_requested = sized != NULL;
-    detail->requested = sized ? sized->requested : 0;
-    return HI_OK;
 }
 
 const struct heap_reader himalloc_reader = {.name = "himalloc",
@@ -406,4 +401,6 @@ const struct heap_reader himalloc_reader = {.name = "himalloc",
                                             .overlay = himalloc_overlay,
                                             .account = himalloc_account,
                                             .detail = himalloc_detail,
+                                            .stack = himalloc_stack,
+                                            .spare = himalloc_spare,
                                             .close = himalloc_close};

@@ -105,6 +105,14 @@ static enum hi_code root_tables(struct himalloc *heap, const void *root, struct 
     heap->text.end = root_number(heap, F_ROOT_text_end, root);
     heap->hot.start = root_number(heap, F_ROOT_hot_start, root);
     heap->hot.end = root_number(heap, F_ROOT_hot_end, root);
+    heap->stack_table = root_number(heap, F_ROOT_stacks, root);
+    heap->remarks = root_number(heap, F_ROOT_remarks, root);
+    heap->remark_count = root_number(heap, F_ROOT_remark_count, root);
+    uint64_t remark_most = root_number(heap, F_ROOT_remark_capacity, root);
+    if (heap->remark_count > remark_most)
+        heap->remark_count = remark_most;
+    if (heap->remark_count > HIMALLOC_MAX_REMARKS)
+        heap->remark_count = HIMALLOC_MAX_REMARKS;
     heap->busy =
         root_number(heap, F_ROOT_registry_lock, root) || root_number(heap, F_ROOT_span_lock, root);
     enum hi_code code = root_count(heap, root, F_ROOT_range_count, F_ROOT_range_capacity,

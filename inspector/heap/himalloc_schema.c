@@ -90,10 +90,19 @@ static bool place_is_inside(const struct schema_place *place, uint32_t stride)
            bytes <= stride && place->offset <= stride - bytes;
 }
 
+static bool structure_is_required(size_t structure)
+{
+    for (size_t i = 0; i < F_COUNT; i++)
+        if (wants[i].required && wants[i].structure == structure)
+            return true;
+    return false;
+}
+
 static enum hi_code schema_check(const struct schema *schema, struct hi_err *err)
 {
     for (size_t i = 0; i < S_COUNT; i++)
-        if (schema->stride[i] == 0 || schema->stride[i] > SCHEMA_MAX_STRIDE)
+        if ((schema->stride[i] == 0 && structure_is_required(i)) ||
+            schema->stride[i] > SCHEMA_MAX_STRIDE)
             return hi_fail(err, HI_UNSUPPORTED, "its schema has no usable structure \"%s\"",
                            structure_names[i]);
     for (size_t i = 0; i < F_COUNT; i++) {
@@ -161,6 +170,16 @@ const void *schema_record(const struct schema *schema, enum schema_field field, 
     if (index >= place->count)
         return NULL;
     return (const char *)record + place->offset + (size_t)index * place->size;
+}
+
+size_t schema_bytes(const struct schema *schema, enum schema_field field, const void *record,
+                    unsigned char *bytes, size_t size)
+{
+    const struct schema_place *place = &schema->places[field];
+    size_t count = place->size == 1 ? place->count : 0;
+    count = count < size ? count : size;
+    memcpy(bytes, (const char *)record + place->offset, count);
+    return count;
 }
 
 void schema_text(const struct schema *schema, enum schema_field field, const void *record,

@@ -5,7 +5,7 @@
 #include "target/target.h"
 
 /* Structures: S(constant, name). Fields: F(constant, structure, name, kind, least count); O: may be
- * missing, reads as 0. */
+ * missing, reads as 0. A structure may be missing when all its fields may. */
 #define SCHEMA_STRUCTURES(S)                                                                       \
     S(ROOT, "root")                                                                                \
     S(RANGE, "range")                                                                              \
@@ -16,7 +16,12 @@
     S(THREAD, "thread")                                                                            \
     S(BIN, "bin")                                                                                  \
     S(WINDOW, "window")                                                                            \
-    S(BIG, "big")
+    S(BIG, "big")                                                                                  \
+    S(NOTE, "note")                                                                                \
+    S(STACK_NODE, "stack_node")                                                                    \
+    S(MODULE, "module")                                                                            \
+    S(STACK_TABLE, "stack_table")                                                                  \
+    S(REMARK, "remark")
 
 #define SCHEMA_FIELDS(F, O)                                                                        \
     O(ROOT, version, TEXT)                                                                         \
@@ -49,12 +54,18 @@
     O(ROOT, hot_end, ADDRESS)                                                                      \
     O(ROOT, registry_lock, UINT)                                                                   \
     O(ROOT, span_lock, UINT)                                                                       \
+    O(ROOT, stacks, ADDRESS)                                                                       \
+    O(ROOT, remarks, ADDRESS)                                                                      \
+    O(ROOT, remark_count, UINT)                                                                    \
+    O(ROOT, remark_capacity, UINT)                                                                 \
     F(RANGE, base, ADDRESS)                                                                        \
     F(RANGE, unit_count, UINT)                                                                     \
     F(RANGE, top_index, UINT)                                                                      \
     F(RANGE, codes, ADDRESS)                                                                       \
     F(RANGE, units, ADDRESS)                                                                       \
     F(RANGE, mapping_start, ADDRESS)                                                               \
+    O(RANGE, notes, ADDRESS)                                                                       \
+    O(RANGE, note_stride, UINT)                                                                    \
     F(UNIT, head, UINT)                                                                            \
     F(UNIT, unit_count, UINT)                                                                      \
     F(UNIT, arena, UINT)                                                                           \
@@ -90,7 +101,37 @@
     F(BIG, mapping_bytes, UINT)                                                                    \
     O(BIG, requested_bytes, UINT)                                                                  \
     F(BIG, usable_bytes, UINT)                                                                     \
-    O(BIG, arena, UINT)
+    O(BIG, arena, UINT)                                                                            \
+    O(BIG, stack, UINT)                                                                            \
+    O(NOTE, stack, UINT)                                                                           \
+    O(NOTE, freed, UINT)                                                                           \
+    O(NOTE, requested, UINT)                                                                       \
+    O(STACK_NODE, frame, UINT)                                                                     \
+    O(STACK_NODE, parent, UINT)                                                                    \
+    O(MODULE, start, ADDRESS)                                                                      \
+    O(MODULE, end, ADDRESS)                                                                        \
+    O(MODULE, bias, ADDRESS)                                                                       \
+    O(MODULE, path, ADDRESS)                                                                       \
+    O(MODULE, path_bytes, UINT)                                                                    \
+    O(MODULE, first_epoch, UINT)                                                                   \
+    O(MODULE, last_epoch, UINT)                                                                    \
+    O(MODULE, build_id_bytes, UINT)                                                                \
+    O(MODULE, build_id, UINT)                                                                      \
+    O(STACK_TABLE, mode, UINT)                                                                     \
+    O(STACK_TABLE, sample_bytes, UINT)                                                             \
+    O(STACK_TABLE, nodes, ADDRESS)                                                                 \
+    O(STACK_TABLE, node_count, UINT)                                                               \
+    O(STACK_TABLE, node_capacity, UINT)                                                            \
+    O(STACK_TABLE, modules, ADDRESS)                                                               \
+    O(STACK_TABLE, module_count, UINT)                                                             \
+    O(STACK_TABLE, module_capacity, UINT)                                                          \
+    O(STACK_TABLE, lost, UINT)                                                                     \
+    O(STACK_TABLE, mapping_start, ADDRESS)                                                         \
+    O(STACK_TABLE, mapping_bytes, UINT)                                                            \
+    O(REMARK, address, ADDRESS)                                                                    \
+    O(REMARK, bytes, UINT)                                                                         \
+    O(REMARK, kind, UINT)                                                                          \
+    O(REMARK, text, TEXT)
 
 #define SCHEMA_STRUCTURE_CONSTANT(constant, name) S_##constant,
 enum schema_structure { SCHEMA_STRUCTURES(SCHEMA_STRUCTURE_CONSTANT) S_COUNT };
@@ -119,6 +160,9 @@ bool schema_has(const struct schema *schema, enum schema_field field);
 /* The embedded record number index, or NULL beyond the count. */
 const void *schema_record(const struct schema *schema, enum schema_field field, const void *record,
                           uint32_t index);
+/* Single bytes, count of them at most size: how many there are. */
+size_t schema_bytes(const struct schema *schema, enum schema_field field, const void *record,
+                    unsigned char *bytes, size_t size);
 /* Text, cut to size - 1 bytes and to what can be printed. */
 void schema_text(const struct schema *schema, enum schema_field field, const void *record,
                  char *buffer, size_t size);

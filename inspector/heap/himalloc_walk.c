@@ -119,8 +119,15 @@ static bool slab_live_bits(struct walk *walk, hi_addr bitmap, uint32_t count, ui
     return true;
 }
 
+/* What was allocated while the program wanted no leaks told. */
+static bool push_ignored(struct walk *walk, const struct region *region, uint64_t arena)
+{
+    return !himalloc_arena_is(walk->heap, arena, HIMALLOC_ARENA_IGNORED) ||
+           sink_held(walk->sink, region->start, region->end, "ignored block");
+}
+
 static bool push_slab(struct walk *walk, uint64_t unit, const struct himalloc_class *class,
-                      uint32_t arena)
+                      uint64_t arena)
 {
     struct region region = {.start = unit_address(walk, unit),
                             .end = unit_address(walk, unit + class->slab_units),
@@ -129,9 +136,10 @@ static bool push_slab(struct walk *walk, uint64_t unit, const struct himalloc_cl
                             .count = class->block_count,
                             .usable = class->block_bytes,
                             .slack = class->slack,
-                            .arena = arena,
+                            .arena = himalloc_arena_index(walk->heap, arena),
                             .shape = REGION_SLAB};
-    return sink_region(walk->sink, &region, walk->live);
+    return sink_region(walk->sink, &region, walk->live) && push_ignored(walk, &region, arena) &&
+           himalloc_notes_take(walk, unit, class, arena);
 }
 
 /* What a first unit's record says, against its code. NULL: in order. */
@@ -171,7 +179,7 @@ static bool slab_sound(struct walk *walk, uint64_t unit, uint32_t class_index, c
         arena->walked_slabs++;
         arena->system_bytes += (uint64_t) class->slab_units << walk->heap->unit_shift;
     }
-    return push_slab(walk, unit, class, himalloc_arena_index(walk->heap, arena_number));
+    return push_slab(walk, unit, class, arena_number);
 }
 
 /* A further unit whose first one does not carry the code (yet, or any more): being made or
@@ -225,25 +233,31 @@ static uint64_t large_extent(struct walk *walk, uint64_t unit, uint64_t most)
     return count;
 }
 
-static bool sized_add(struct himalloc *heap, hi_addr address, uint64_t requested)
+static bool sized_add(struct walk *walk, const struct himalloc_sized *large)
 {
-    struct himalloc_sized *sized = VECTOR_PUSH(&heap->sized);
+    struct himalloc_sized *sized = VECTOR_PUSH(&walk->heap->sized);
     if (sized)
-        *sized = (struct himalloc_sized){address, requested};
+        *sized = *large;
+    walk->shown->blocks_with_stack += large->stack != 0;
     return sized != NULL;
 }
 
-bool himalloc_push_large(struct himalloc *heap, struct heap_sink *sink, struct region *region,
-                         uint64_t requested)
+bool himalloc_push_large(struct walk *walk, struct region *region, uint64_t requested,
+                         uint32_t stack, uint64_t arena)
 {
+    struct himalloc_sized large = {
+        .address = region->first,
+        .requested = requested <= region->usable ? requested : 0,
+        .stack = stack,
+        .is_sampled = himalloc_arena_is(walk->heap, arena, HIMALLOC_ARENA_SAMPLED)};
     uint64_t slack = region->usable > requested ? region->usable - requested : 0;
     region->count = 1;
     region->shape = REGION_SINGLE;
     region->slack = slack > UINT32_MAX ? UINT32_MAX : (uint32_t)slack;
     region->end_unasked = requested > 0 && slack > 0;
-    if (requested > 0 && requested <= region->usable && !sized_add(heap, region->first, requested))
+    if ((large.requested || large.stack) && !sized_add(walk, &large))
         return false;
-    return sink_region(sink, region, NULL);
+    return sink_region(walk->sink, region, NULL) && push_ignored(walk, region, arena);
 }
 
 /* A large block. While it grows or is cut, usable_bytes may reach beyond unit_count for a moment;
@@ -286,7 +300,8 @@ static bool walk_large(struct walk *walk, uint64_t unit, uint64_t *next)
                             .first = start,
                             .usable = usable,
                             .arena = himalloc_arena_index(walk->heap, arena_number)};
-    return himalloc_push_large(walk->heap, walk->sink, &region, requested);
+    return himalloc_push_large(walk, &region, requested, himalloc_note_large(walk, unit),
+                               arena_number);
 }
 
 /* One unit of the class map, and what it heads. */
@@ -374,6 +389,19 @@ static bool push_unused(struct walk *walk, hi_addr start, hi_addr end)
     return more;
 }
 
+/* Notes that lie apart from the range's other records: reserved as large as the range, so that only
+ * what was read of them counts as bytes. */
+static bool push_notes(struct walk *walk, struct hi_range records)
+{
+    uint64_t before = walk->shown->metadata_bytes;
+    hi_addr start = walk->notes.start, end = walk->notes.end;
+    if (start == 0 || (start >= records.start && end <= records.end))
+        return true;
+    bool more = push_readable(walk, start, end);
+    walk->shown->metadata_bytes = before + walk->notes.read_bytes;
+    return more;
+}
+
 bool himalloc_walk_range(struct walk *walk, hi_addr record_address, const void *record,
                          struct hi_range *covered)
 {
@@ -392,11 +420,14 @@ bool himalloc_walk_range(struct walk *walk, hi_addr record_address, const void *
         return sink_finding(walk->sink, "a range lies in the address space", record_address,
                             "base 0x%" PRIx64 ", %" PRIu64 " units, %" PRIu64 " used", walk->base,
                             units, top);
+    if (!himalloc_notes_begin(walk, record_address, record, units))
+        return false;
     *covered = (struct hi_range){walk->base, unit_address(walk, units)};
     if (mapping_start > walk->base)
         return sink_finding(walk->sink, "a range's metadata lies before it", record_address,
                             "0x%" PRIx64 " after 0x%" PRIx64, mapping_start, walk->base) &&
                walk_mapped(walk, top);
     return walk_mapped(walk, top) && push_readable(walk, mapping_start, walk->base) &&
+           push_notes(walk, (struct hi_range){mapping_start, walk->base}) &&
            push_unused(walk, unit_address(walk, top), covered->end);
 }

@@ -280,6 +280,25 @@ bool sink_kept(struct heap_sink *sink, hi_addr address, const char *name)
     return true;
 }
 
+bool sink_held(struct heap_sink *sink, hi_addr start, hi_addr end, const char *name)
+{
+    if (!sink_goes_on(sink))
+        return false;
+    struct heap_held *items = sink->heaps->held.items;
+    size_t count = sink->heaps->held.count;
+    if (end <= start)
+        return true;
+    if (count && items[count - 1].end == start && items[count - 1].name == name) {
+        items[count - 1].end = end; /* slab by slab */
+        return true;
+    }
+    struct heap_held *held = VECTOR_PUSH(&sink->heaps->held);
+    if (!held)
+        return sink_stop(sink, HI_NO_MEMORY);
+    *held = (struct heap_held){start, end, name};
+    return true;
+}
+
 void sink_check(struct heap_sink *sink, const char *name, uint64_t reported, uint64_t walked,
                 bool agree)
 {

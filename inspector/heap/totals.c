@@ -61,6 +61,16 @@ static void count_region(const struct blocks *blocks, const struct region *regio
     count_slots(blocks, region, totals);
 }
 
+/* Bytes of live blocks are requested ones where the allocator knows them. */
+static void count_in_heap(const struct heaps *heaps, const struct region *region,
+                          struct heap_totals *totals)
+{
+    const struct heap *heap = &heaps->heaps[region->heap];
+    count_region(heaps->blocks, region, totals);
+    uint64_t spare = heap->reader->spare ? heap->reader->spare(heap, heaps->blocks, region) : 0;
+    totals->live.bytes -= spare < totals->live.bytes ? spare : totals->live.bytes;
+}
+
 enum hi_code heaps_totals_count(struct heaps *heaps, struct hi_err *err)
 {
     size_t first[HEAPS_MAX] = {0};
@@ -76,7 +86,7 @@ enum hi_code heaps_totals_count(struct heaps *heaps, struct hi_err *err)
             continue;
         size_t arena = first[region->heap] + region->arena;
         if (arena < heaps->arenas.count)
-            count_region(heaps->blocks, region, &heaps->totals[arena]);
+            count_in_heap(heaps, region, &heaps->totals[arena]);
     }
     return HI_OK;
 }

@@ -17,12 +17,15 @@
 #include <string.h>
 
 enum { IMAGE_CLASSES = 4, IMAGE_UNIT = 65536, IMAGE_UNITS = 40, IMAGE_TOP = 13 };
-enum { IMAGE_SLOTS = 64, IMAGE_RECORDS = 96, IMAGE_TID = 100, IMAGE_PC = 0x401000 };
+enum { IMAGE_SLOTS = 64, IMAGE_RECORDS = 160, IMAGE_TID = 100, IMAGE_PC = 0x401000 };
 #define IMAGE_META      UINT64_C(0x7f0000000000)
 #define IMAGE_BASE      UINT64_C(0x7f0000100000)
 #define IMAGE_BIG       UINT64_C(0x7e0000000000)
 #define IMAGE_TEXT      UINT64_C(0x400000)
 #define IMAGE_BIG_BYTES (UINT64_C(1) << 20)
+#define IMAGE_NOTES     UINT64_C(0x7d0000000000)
+#define IMAGE_ROOTS     UINT64_C(0x7c0000000000)
+enum { IMAGE_NOTE_COUNT = 1024, IMAGE_NODES = 8, IMAGE_MODULES = 2 };
 
 struct image_window {
     uint32_t empty;
@@ -70,7 +73,42 @@ struct image_range {
     uint64_t units;
     uint64_t codes;
     uint64_t mapping_start;
+    uint32_t note_stride;
+    uint64_t notes;
     uint64_t base;
+};
+struct image_note {
+    uint16_t requested;
+    uint32_t freed;
+    uint16_t stack;
+};
+struct image_stack_node {
+    uint32_t parent;
+    uint64_t frame;
+};
+struct image_module {
+    uint64_t bias, start, end;
+    uint8_t build_id[20];
+    uint8_t build_id_bytes;
+    uint16_t path_bytes;
+    uint64_t path;
+    uint32_t last_epoch;
+    uint16_t first_epoch;
+};
+struct image_stack_table {
+    uint64_t mapping_bytes, mapping_start;
+    uint32_t lost;
+    uint16_t module_count, module_capacity;
+    uint32_t node_capacity, node_count;
+    uint64_t modules, nodes;
+    uint32_t sample_bytes;
+    uint8_t mode;
+};
+struct image_remark {
+    uint32_t bytes;
+    uint8_t kind;
+    char text[20];
+    uint64_t address;
 };
 struct image_class {
     uint64_t slab_units;
@@ -83,6 +121,7 @@ struct image_big {
     uint64_t address;
     uint64_t mapping_start;
     uint64_t requested_bytes;
+    uint32_t stack;
     uint8_t arena;
 };
 struct image_root {
@@ -93,6 +132,8 @@ struct image_root {
     uint64_t arenas;
     uint64_t threads;
     uint64_t classes;
+    uint64_t remarks, stacks;
+    uint8_t remark_count, remark_capacity;
     uint16_t range_count, range_capacity, arena_count, arena_capacity;
     uint16_t thread_count, thread_capacity, big_count, big_capacity;
     uint8_t class_count, unit_shift;
@@ -117,8 +158,18 @@ struct image {
     uint8_t codes[IMAGE_UNITS];
     struct image_unit units[IMAGE_TOP];
     uint64_t bitmaps[IMAGE_TOP][16];
+    struct image_stack_table stack_table;
+    struct {
+        struct image_stack_node nodes[IMAGE_NODES];
+        struct image_module modules[IMAGE_MODULES];
+        char paths[IMAGE_MODULES][16];
+    } stacks;
+    struct image_remark remarks[4];
     struct hm_schema_record schema[IMAGE_RECORDS];
 };
+
+/* Of units 0 and 1; apart, since the image itself is broken word by word. */
+static struct image_note image_notes[IMAGE_TOP][IMAGE_NOTE_COUNT];
 
 #define IMAGE_AT(member) (IMAGE_META + offsetof(struct image, member))
 
@@ -190,6 +241,8 @@ static inline void image_schema_tables(struct image *image)
     IMAGE_NUMBER(range, codes);
     IMAGE_NUMBER(range, units);
     IMAGE_NUMBER(range, mapping_start);
+    IMAGE_NUMBER(range, notes);
+    IMAGE_NUMBER(range, note_stride);
     IMAGE_STRUCTURE(big);
     IMAGE_NUMBER(big, address);
     IMAGE_NUMBER(big, mapping_start);
@@ -197,6 +250,7 @@ static inline void image_schema_tables(struct image *image)
     IMAGE_NUMBER(big, requested_bytes);
     IMAGE_NUMBER(big, usable_bytes);
     IMAGE_NUMBER(big, arena);
+    IMAGE_NUMBER(big, stack);
     IMAGE_STRUCTURE(class);
     IMAGE_NUMBER(class, block_bytes);
     IMAGE_NUMBER(class, block_count);
@@ -227,6 +281,120 @@ static inline void image_schema_tables(struct image *image)
     IMAGE_FIELD(root, classes, HM_ADDRESS);
     IMAGE_FIELD(root, text_start, HM_ADDRESS);
     IMAGE_FIELD(root, text_end, HM_ADDRESS);
+    IMAGE_FIELD(root, stacks, HM_ADDRESS);
+    IMAGE_FIELD(root, remarks, HM_ADDRESS);
+    IMAGE_NUMBER(root, remark_count);
+    IMAGE_NUMBER(root, remark_capacity);
+}
+
+static inline void image_schema_stacks(struct image *image)
+{
+    IMAGE_STRUCTURE(note);
+    IMAGE_NUMBER(note, stack);
+    IMAGE_NUMBER(note, freed);
+    IMAGE_NUMBER(note, requested);
+    IMAGE_STRUCTURE(stack_node);
+    IMAGE_NUMBER(stack_node, frame);
+    IMAGE_NUMBER(stack_node, parent);
+    IMAGE_STRUCTURE(module);
+    IMAGE_NUMBER(module, start);
+    IMAGE_NUMBER(module, end);
+    IMAGE_NUMBER(module, bias);
+    IMAGE_NUMBER(module, path);
+    IMAGE_NUMBER(module, path_bytes);
+    IMAGE_NUMBER(module, first_epoch);
+    IMAGE_NUMBER(module, last_epoch);
+    IMAGE_NUMBER(module, build_id_bytes);
+    IMAGE_ARRAY(module, build_id, 20, HM_UINT);
+    IMAGE_STRUCTURE(stack_table);
+    IMAGE_NUMBER(stack_table, mode);
+    IMAGE_NUMBER(stack_table, sample_bytes);
+    IMAGE_NUMBER(stack_table, nodes);
+    IMAGE_NUMBER(stack_table, node_count);
+    IMAGE_NUMBER(stack_table, node_capacity);
+    IMAGE_NUMBER(stack_table, modules);
+    IMAGE_NUMBER(stack_table, module_count);
+    IMAGE_NUMBER(stack_table, module_capacity);
+    IMAGE_NUMBER(stack_table, lost);
+    IMAGE_NUMBER(stack_table, mapping_start);
+    IMAGE_NUMBER(stack_table, mapping_bytes);
+    IMAGE_STRUCTURE(remark);
+    IMAGE_NUMBER(remark, address);
+    IMAGE_NUMBER(remark, bytes);
+    IMAGE_NUMBER(remark, kind);
+    IMAGE_ARRAY(remark, text, 20, HM_TEXT);
+}
+
+static inline uint64_t image_frame(hi_addr address, unsigned flags, uint64_t epoch)
+{
+    return address | (uint64_t)flags << HM_FRAME_ADDRESS_BITS |
+           epoch << (HM_FRAME_ADDRESS_BITS + HM_FRAME_FLAG_BITS);
+}
+
+/* Stacks 3 = {30, 20, 10}, 4 = {40 guessed, 20, 10}, 5 = {50 exact, cut}; 20 and 50 lie in a module
+ * that was there in epochs 2 to 5, where another one is now. */
+static inline void image_stacks_fill(struct image *image)
+{
+    static const struct image_stack_node nodes[IMAGE_NODES] = {
+        [1] = {0, 0x400010}, [2] = {1, 0x500020}, [3] = {2, 0x400030}, [4] = {2, 0x400040},
+        [5] = {0, 0x500050}, [6] = {2, 0x400060}, [7] = {1, 0},
+    };
+    static const unsigned flags[IMAGE_NODES] = {
+        [4] = HM_FRAME_GUESSED, [5] = HM_FRAME_EXACT | HM_FRAME_CUT};
+    static const unsigned epochs[IMAGE_NODES] = {1, 1, 3, 9, 9, 6, 1, 1};
+    for (unsigned i = 0; i < IMAGE_NODES; i++)
+        image->stacks.nodes[i] = (struct image_stack_node){
+            nodes[i].parent, image_frame(nodes[i].frame, flags[i], epochs[i])};
+    image->stacks.modules[0] = (struct image_module){.bias = 0x4ff000,
+                                                     .start = 0x500000,
+                                                     .end = 0x501000,
+                                                     .build_id = {0xab, 0xcd},
+                                                     .build_id_bytes = 2,
+                                                     .path_bytes = 7,
+                                                     .path = IMAGE_AT(stacks.paths[0]),
+                                                     .first_epoch = 2,
+                                                     .last_epoch = 5};
+    image->stacks.modules[1] = image->stacks.modules[0];
+    image->stacks.modules[1].path = IMAGE_AT(stacks.paths[1]);
+    image->stacks.modules[1].first_epoch = 6;
+    image->stacks.modules[1].last_epoch = UINT32_MAX;
+    memcpy(image->stacks.paths[0], "gone.so", 7);
+    memcpy(image->stacks.paths[1], "here.so", 7);
+    image->stack_table = (struct image_stack_table){.mapping_bytes = sizeof image->stacks,
+                                                    .mapping_start = IMAGE_AT(stacks),
+                                                    .module_count = IMAGE_MODULES,
+                                                    .module_capacity = IMAGE_MODULES,
+                                                    .node_count = IMAGE_NODES,
+                                                    .node_capacity = IMAGE_NODES,
+                                                    .modules = IMAGE_AT(stacks.modules),
+                                                    .nodes = IMAGE_AT(stacks.nodes),
+                                                    .sample_bytes = 4096,
+                                                    .mode = HM_STACKS_FULL};
+    image->root.stacks = IMAGE_AT(stack_table);
+}
+
+/* Blocks 10 to 19 of unit 0: live, of stack 3, with 40 + i bytes; block 20, cached: of 3, freed by
+ * 4. The large block of unit 7: of 5; the big one of 4. Block 0 of unit 1 is ignored, all after
+ * its middle; the root region lies in no heap. */
+static inline void image_notes_fill(struct image *image)
+{
+    image->ranges[0].notes = IMAGE_NOTES;
+    image->ranges[0].note_stride = sizeof image_notes[0];
+    memset(image_notes, 0, sizeof image_notes);
+    for (unsigned i = 10; i < 20; i++)
+        image_notes[0][i] = (struct image_note){(uint16_t)(40 + i), 0, 3};
+    image_notes[0][20] = (struct image_note){33, 4, 3};
+    image_notes[7][0] = (struct image_note){1, 0, 5};
+    image->bigs[1].stack = 4;
+    image->remarks[0] =
+        (struct image_remark){.kind = HM_REMARK_IGNORE, .address = IMAGE_BASE + IMAGE_UNIT + 700};
+    image->remarks[1] =
+        (struct image_remark){.kind = HM_REMARK_ROOT, .address = IMAGE_ROOTS + 8, .bytes = 4000};
+    image->remarks[2] = (struct image_remark){
+        .kind = HM_REMARK_TAG, .address = IMAGE_BASE + 30 * 64, .text = "session table"};
+    image->root.remarks = IMAGE_AT(remarks);
+    image->root.remark_count = 3;
+    image->root.remark_capacity = 4;
 }
 
 static inline void image_root_fill(struct image *image)
@@ -375,8 +543,11 @@ static inline void image_make(struct image *image)
     image_root_fill(image);
     image_blocks_fill(image);
     image_caches_fill(image);
+    image_stacks_fill(image);
+    image_notes_fill(image);
     image_schema_records(image);
     image_schema_tables(image);
+    image_schema_stacks(image);
 }
 
 /* Is block number index of the slab at unit live? (image at rest) */
@@ -403,10 +574,12 @@ static inline struct target *image_target(const struct image *image)
         {IMAGE_BASE, NULL, IMAGE_UNITS * (size_t)IMAGE_UNIT, MAPPING_READ | MAPPING_WRITE, NULL},
         {IMAGE_BIG, NULL, IMAGE_BIG_BYTES, MAPPING_READ | MAPPING_WRITE, NULL},
         {IMAGE_TEXT, NULL, 0x10000, MAPPING_READ | MAPPING_EXECUTE, NULL},
+        {IMAGE_NOTES, image_notes, sizeof image_notes, MAPPING_READ | MAPPING_WRITE, NULL},
+        {IMAGE_ROOTS, NULL, 4096, MAPPING_READ | MAPPING_WRITE, NULL},
     };
     struct target *target = NULL;
     struct hi_err err;
-    if (target_open_bytes(&target, segments, 4, &err) != HI_OK) {
+    if (target_open_bytes(&target, segments, 6, &err) != HI_OK) {
         printf("Bail out! %s\n", err.message);
         return NULL;
     }

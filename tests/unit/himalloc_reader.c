@@ -37,6 +37,15 @@ static void print_findings(const struct heaps *heaps)
                heaps->findings.items[i].address, heaps->findings.items[i].detail);
 }
 
+static bool has_finding(const struct heaps *heaps, const char *rule, hi_addr address)
+{
+    for (size_t i = 0; i < heaps->findings.count; i++)
+        if (strcmp(heaps->findings.items[i].rule, rule) == 0 &&
+            heaps->findings.items[i].address == address)
+            return true;
+    return false;
+}
+
 static unsigned slab_mistakes(const struct image *image, const struct heaps *heaps, unsigned unit)
 {
     unsigned mistakes = 0;
@@ -94,6 +103,135 @@ static void test_sound(const struct image *image)
     target_close(target);
 }
 
+/* -- who allocated ---------------------------------------------------------------------------- */
+
+static struct heap_detail detail_at(struct heaps *heaps, hi_addr address)
+{
+    struct block_place place = {.block = BLOCK_NONE};
+    struct heap_detail detail = {0};
+    struct hi_err err;
+    if (!blocks_at(heaps->blocks, address, &place) ||
+        heaps_detail(heaps, &(struct heap_context){0}, place.block, &detail, &err) != HI_OK)
+        ok(false, "0x%" PRIx64 " has details", address);
+    return detail;
+}
+
+static void check_stack(struct heaps *heaps, uint64_t id, const hi_addr *addresses, size_t count)
+{
+    struct heap_frame frames[8];
+    size_t got = heaps_stack(heaps, &(struct heap_context){0}, 0, id, frames, 8);
+    bool same = got == count;
+    for (size_t i = 0; same && i < count; i++)
+        same = frames[i].address == addresses[i];
+    ok(same, "stack %" PRIu64 " has its %zu frames", id, count);
+}
+
+static void test_stacks(const struct image *sound)
+{
+    struct image image = *sound;
+    image.stacks.nodes[6].parent = 7;
+    struct target *target = image_target(&image);
+    struct heaps *heaps = open_image(target);
+    struct heap_frame frames[8];
+    check_stack(heaps, 3, (hi_addr[]){0x400030, 0x500020, 0x400010}, 3);
+    check_stack(heaps, 4, (hi_addr[]){0x400040, 0x500020, 0x400010}, 3);
+    check_stack(heaps, 5, (hi_addr[]){0x500050}, 1);
+    check_stack(heaps, 6, (hi_addr[]){0x400060}, 1); /* its caller comes after it */
+    check_stack(heaps, 7, NULL, 0);                  /* no address */
+    check_stack(heaps, IMAGE_NODES, NULL, 0);
+    check_stack(heaps, UINT64_MAX, NULL, 0);
+    heaps_stack(heaps, &(struct heap_context){0}, 0, 4, frames, 8);
+    ok(frames[0].guessed && !frames[1].guessed && !frames[2].cut && !frames[0].exact, "flags");
+    ok(frames[1].module && strcmp(frames[1].module->path, "gone.so") == 0 &&
+           frames[1].module->build_id_bytes == 2 && frames[1].module->build_id[1] == 0xcd &&
+           frames[1].module->bias == 0x4ff000,
+       "the module that was there then");
+    ok(!frames[0].module, "no module: not known");
+    heaps_stack(heaps, &(struct heap_context){0}, 0, 5, frames, 8);
+    ok(frames[0].exact && frames[0].cut && frames[0].module &&
+           strcmp(frames[0].module->path, "here.so") == 0,
+       "the module that is there now");
+    is_u64(heaps_stack(heaps, &(struct heap_context){0}, 0, 3, frames, 2), 2, "no more than asked");
+    ok(frames[1].cut, "... and said to be cut");
+    ok(has_finding(heaps, "a frame's caller comes before it", IMAGE_AT(stacks.nodes[6])),
+       "a caller that comes later is a finding");
+    heaps_close(heaps);
+    target_close(target);
+}
+
+static void test_notes(const struct image *image)
+{
+    struct target *target = image_target(image);
+    struct heaps *heaps = open_image(target);
+    struct heap_detail live = detail_at(heaps, image_block(image, 0, 13));
+    struct heap_detail freed = detail_at(heaps, image_block(image, 0, 20));
+    struct heap_detail none = detail_at(heaps, image_block(image, 0, 21));
+    ok(live.has_requested && live.requested == 53 && live.stack_id == 3, "a live block's note");
+    ok(freed.stack_id == 3 && freed.freed_stack_id == 4, "a freed block's note");
+    ok(!none.has_requested && none.stack_id == 0, "none where nothing was noted");
+    is_u64(detail_at(heaps, IMAGE_BASE + 7 * IMAGE_UNIT).stack_id, 5, "the large one's stack");
+    is_u64(detail_at(heaps, IMAGE_BIG + 4096).stack_id, 4, "the big one's");
+    is_u64(detail_at(heaps, image_block(image, 1, 3)).stack_id, 0, "a slab without notes");
+    struct heap_detail tagged = detail_at(heaps, image_block(image, 0, 30));
+    is_text(tagged.tag ? tagged.tag : "", "session table", "the program's word for a block");
+    ok(!live.tag, "... and for no other");
+    struct heap_totals totals;
+    heap_totals(heaps, 0, &totals);
+    uint64_t noted = 10 * 40 + (10 + 19) * 5;
+    is_u64(totals.live.bytes,
+           79 * 64 + noted + 64 * 1024 + 16384 + 64 + 170000 + IMAGE_BIG_BYTES - 5000,
+           "live bytes are requested ones where they are known");
+    ok(heaps->heaps[0].bytes_are_requested && heaps->heaps[0].stacks == HEAP_STACKS_FULL, "full");
+    is_u64(heaps->heaps[0].blocks_with_stack, 13, "blocks that know who allocated them");
+    is_u64(heaps->held.count, 2, "an ignored block and a root region hold");
+    ok(heaps->held.items[0].start == IMAGE_BASE + IMAGE_UNIT &&
+           heaps->held.items[0].end == IMAGE_BASE + IMAGE_UNIT + 1024 &&
+           heaps->held.items[1].start == IMAGE_ROOTS + 8 &&
+           heaps->held.items[1].end == IMAGE_ROOTS + 4008,
+       "... what was said, by the block that it lies in");
+    heaps_close(heaps);
+    target_close(target);
+}
+
+/* Kinds of arenas: sampled blocks stand for others, ignored ones hold. */
+static void test_kinds(const struct image *sound)
+{
+    struct image image = *sound;
+    image.arenas[0].kind = HM_ARENA_SAMPLED;
+    image.arenas[1].kind = HM_ARENA_IGNORED;
+    image.stack_table.mode = HM_STACKS_SAMPLED;
+    struct target *target = image_target(&image);
+    struct heaps *heaps = open_image(target);
+    ok(detail_at(heaps, image_block(&image, 0, 13)).is_sampled, "a sampled slab's block");
+    ok(detail_at(heaps, IMAGE_BASE + 7 * IMAGE_UNIT).is_sampled, "a sampled large block");
+    ok(!heaps->heaps[0].bytes_are_requested && heaps->heaps[0].sample_bytes == 4096, "sampled");
+    ok(heaps->held.count == 3 && heaps->held.items[0].start == IMAGE_BASE + 10 * IMAGE_UNIT,
+       "an ignored arena's slab holds");
+    heaps_close(heaps);
+    target_close(target);
+}
+
+/* Without these structures in its schema a heap is as good as before there were any. */
+static void test_older(const struct image *sound)
+{
+    struct image image = *sound;
+    for (unsigned i = 0; i < image.preamble.schema_record_count; i++)
+        for (size_t k = 0; k < 5; k++) {
+            static const char *const newer[] = {"note", "stack_node", "module", "stack_table",
+                                                "remark"};
+            if (strcmp(image.schema[i].structure, newer[k]) == 0)
+                image.schema[i].structure[0] = 'x';
+        }
+    struct target *target = image_target(&image);
+    struct heaps *heaps = open_image(target);
+    ok(heaps->findings.count == 0 && heaps->heaps[0].stacks == HEAP_STACKS_NONE &&
+           heaps->held.count == 0,
+       "nothing is missed");
+    ok(detail_at(heaps, IMAGE_BASE + 7 * IMAGE_UNIT).has_requested, "what was known is known");
+    heaps_close(heaps);
+    target_close(target);
+}
+
 /* A thread inside the allocator with a block in a register: in flight, its arena in flux. */
 static void test_in_flight(const struct image *image)
 {
@@ -113,15 +251,6 @@ static void test_in_flight(const struct image *image)
     is_u64(heaps->arenas.items[0].tid_count, 2, "threads of the arena");
     heaps_close(heaps);
     target_close(target);
-}
-
-static bool has_finding(const struct heaps *heaps, const char *rule, hi_addr address)
-{
-    for (size_t i = 0; i < heaps->findings.count; i++)
-        if (strcmp(heaps->findings.items[i].rule, rule) == 0 &&
-            heaps->findings.items[i].address == address)
-            return true;
-    return false;
 }
 
 static void expect_finding(const struct image *image, const char *rule, hi_addr address)
@@ -360,6 +489,10 @@ int main(void)
     image_make(&image);
     test_sound(&image);
     test_newer(&image);
+    test_stacks(&image);
+    test_notes(&image);
+    test_kinds(&image);
+    test_older(&image);
     test_in_flight(&image);
     test_crimes(&image);
     test_more_than_memory(&image);
