@@ -379,7 +379,7 @@ static bool is_code(const struct heap_context *context, size_t module, uint64_t 
 void evidence_hands_read(struct evidence_hands *hands, const struct heap_context *context,
                          size_t module, const struct thread *thread)
 {
-    hands->count = 0;
+    hands->count = hands->own = 0;
     hands->inside = false;
     if (!thread->has_registers)
         return;
@@ -389,9 +389,25 @@ void evidence_hands_read(struct evidence_hands *hands, const struct heap_context
     hands->count +=
         target_read_some(context->target, thread->sp, hands->words + THREAD_REGISTER_COUNT, room) /
         8;
+    hands->own = hands->count;
+    hands->inside = true;
+    if (module == EVIDENCE_ANY_MODULE)
+        return;
     hands->inside = is_code(context, module, thread->pc);
-    for (size_t i = THREAD_REGISTER_COUNT; i < hands->count && !hands->inside; i++)
-        hands->inside = is_code(context, module, hands->words[i]);
+    size_t last = THREAD_REGISTER_COUNT;
+    for (size_t i = THREAD_REGISTER_COUNT; i < hands->count; i++) {
+        if (!is_code(context, module, hands->words[i]))
+            continue;
+        hands->inside = true;
+        last = i + 1;
+    }
+    /* the frame of the outermost of the module's functions goes on to where it returns to */
+    for (hands->own = last; hands->own < hands->count; hands->own++) {
+        const struct mapping *mapping =
+            target_mapping_at(context->target, hands->words[hands->own]);
+        if (mapping && (mapping->protection & MAPPING_EXECUTE))
+            break;
+    }
 }
 
 bool evidence_hands_hold(const struct evidence_hands *hands, uint64_t word)

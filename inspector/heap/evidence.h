@@ -86,12 +86,15 @@ uint32_t evidence_vote_winner(const struct evidence_vote *vote, uint64_t *value)
 
 /* -- threads stopped inside an allocator --------------------------------------------------------
  * What a thread has in its hands is in its registers or near the top of its stack. inside: it runs
- * in the module, or a word there leads back into its code; maybe an old one. */
+ * in the module, or a word there leads back into its code; maybe an old one. Of a module that is
+ * not known (EVIDENCE_ANY_MODULE) every thread may be inside. */
+#define EVIDENCE_ANY_MODULE SIZE_MAX
 enum { EVIDENCE_HAND_WORDS = 512 };
 struct evidence_hands {
-    uint64_t words[EVIDENCE_HAND_WORDS];
-    size_t count; /* 0: registers unknown */
+    uint64_t words[EVIDENCE_HAND_WORDS]; /* registers, then the stack */
+    size_t count;                        /* 0: registers unknown */
     bool inside;
+    size_t own; /* so many of the words are registers and frames of the module's functions */
 };
 void evidence_hands_read(struct evidence_hands *hands, const struct heap_context *context,
                          size_t module, const struct thread *thread);

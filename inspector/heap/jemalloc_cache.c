@@ -219,13 +219,17 @@ static bool cached_twice(const struct cache_search *search, hi_addr block)
            bsearch(&block, search->cached.items, search->cached.count, sizeof block, by_address);
 }
 
-/* free() moves the stack's head before it stores the block there. In between the youngest word is
- * an old one, of a block that may be live again; the place is in a register then. */
-static bool top_is_unwritten(const struct cache_search *search)
+/* free() moves the stack's head, or its count, before it stores the block there. In between the
+ * youngest word is an old one, of a block that may be live again; the place, or what it is reckoned
+ * from (bin, stack's end), is in a register then. */
+static bool top_is_unwritten(const struct cache_search *search, hi_addr bin, size_t count)
 {
+    const hi_addr places[] = {search->top, search->top + 8, bin, search->top + 8 * count};
     for (size_t i = 0; search->hands.inside && i < THREAD_REGISTER_COUNT; i++) {
-        if (search->hands.words[i] == search->top || search->hands.words[i] == search->top + 8)
-            return true;
+        for (size_t k = 0; k < sizeof places / sizeof *places; k++) {
+            if (search->hands.words[i] == places[k])
+                return true;
+        }
     }
     return false;
 }
@@ -233,8 +237,7 @@ static bool top_is_unwritten(const struct cache_search *search)
 static bool bin_overlay(struct cache_search *search, hi_addr bin, const uint64_t *blocks,
                         size_t count)
 {
-    bool flushed = false, doubtful = count && top_is_unwritten(search);
-    (void)bin;
+    bool flushed = false, doubtful = count && top_is_unwritten(search, bin, count);
     for (size_t i = 0; i < count && search->hands.inside && !flushed; i++)
         flushed = !block_is_live(search, blocks[i]) || cached_twice(search, blocks[i]);
     for (size_t i = 0; i < count; i++) {

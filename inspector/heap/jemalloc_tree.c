@@ -4,13 +4,16 @@
  * A tree (page_tree.h) is jemalloc's when the records that its leaves name say that they hold the
  * pages under which they are filed. The layout class of the records is chosen by vote: the row
  * under which most of them agree with themselves (slabs: free count = set bits, whole number of
- * regions).
+ * regions). Large blocks agree under several rows, so the vote goes on until slabs have had a say;
+ * and each extent is asked once, since a large one is filed under as many pages as it has.
  */
 #include "heap/jemalloc.h"
 
 enum {
     SAMPLES_WANTED = 256,
-    SAMPLES_WRONG = 8, /* this many and none right: something else */
+    SAMPLES_MOST = 16384, /* of a heap with hardly any slab */
+    SLABS_WANTED = 16,    /* of which so many must be slabs, if there are so many */
+    SAMPLES_WRONG = 8,    /* this many and none right: something else */
     RIGHT_LEAST = 3
 };
 
@@ -98,6 +101,7 @@ struct sample {
     struct jemalloc *heap;
     const struct page_tree_shape *shape;
     unsigned asked, best;
+    uint64_t last; /* entry that was asked about */
     unsigned
         right[JEMALLOC_EXTENT_ROWS]; /* by row: filed under their page, and agree with themselves */
     unsigned slabs[JEMALLOC_EXTENT_ROWS]; /* of those: counts that agree with a bitmap */
@@ -131,8 +135,10 @@ static bool row_is_better(const struct sample *sample, unsigned row, unsigned th
 static bool sample_entry(void *context, uint64_t entry, hi_addr page)
 {
     struct sample *sample = context;
-    if (leaf_pointer(sample->shape, entry, JEMALLOC_WIDEST_POINTER_MASK) == 0)
-        return true; /* no extent, only the size class that says so */
+    if (leaf_pointer(sample->shape, entry, JEMALLOC_WIDEST_POINTER_MASK) == 0 ||
+        entry == sample->last)
+        return true; /* no extent, only the size class that says so; or another of its pages */
+    sample->last = entry;
     sample->asked++;
     for (unsigned row = 0; row < jemalloc_extent_count; row++) {
         bool is_slab = false;
@@ -142,7 +148,10 @@ static bool sample_entry(void *context, uint64_t entry, hi_addr page)
         if (row_is_better(sample, row, sample->best))
             sample->best = row;
     }
-    return sample->asked < (sample->right[sample->best] ? SAMPLES_WANTED : SAMPLES_WRONG);
+    if (sample->right[sample->best] == 0)
+        return sample->asked < SAMPLES_WRONG;
+    return sample->asked <
+           (sample->slabs[sample->best] < SLABS_WANTED ? SAMPLES_MOST : SAMPLES_WANTED);
 }
 
 /* jemalloc clears what it no longer files: nearly all must be right, and not by chance. */

@@ -29,6 +29,7 @@ struct mimalloc {
     VECTOR(hi_addr) segments;                      /* v2 */
     struct page_tree tree;                         /* v3 */
     struct page_tree_tables tables;
+    size_t module;            /* whose code it is, EVIDENCE_ANY_MODULE: not known */
     VECTOR(hi_addr) heaps;    /* v2: mi_heap_t of pages seen */
     VECTOR(hi_addr) returned; /* lists of blocks that other threads gave back to a page */
 };
@@ -40,6 +41,10 @@ HI_MUST_USE enum hi_code mimalloc_find(struct mimalloc *heap, const struct heap_
 /* Take a page record apart. false: it is no page in use, or contradicts itself. */
 bool mimalloc_page_decode(const struct mimalloc_page_layout *row, hi_addr record,
                           const unsigned char *bytes, struct mimalloc_page *page);
+/* v2: may other threads' next return to the page of this block go to the page's own list, since one
+ * of its blocks is in the heap's list of late returns, or in a thread's hands? */
+bool mimalloc_page_has_late_return(const struct mimalloc *heap, struct evidence_cache *records,
+                                   hi_addr block);
 /* "2.0.9" from the code of mi_version, when it is there. */
 bool mimalloc_version(const struct heap_context *context, char *version, size_t size);
 

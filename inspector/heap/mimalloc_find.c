@@ -207,6 +207,24 @@ enum hi_code mimalloc_find(struct mimalloc *heap, const struct heap_context *con
     return page_tree_find(&heap->tree, context, &mimalloc_tree, 1, tree_judge, &sample, err);
 }
 
+bool mimalloc_page_has_late_return(const struct mimalloc *heap, struct evidence_cache *records,
+                                   hi_addr block)
+{
+    const struct mimalloc_segment_layout *row = heap->segment;
+    if (!row)
+        return false;
+    hi_addr segment = block & ~((UINT64_C(1) << MIMALLOC_SEGMENT_SHIFT) - 1);
+    hi_addr record = segment + (hi_addr)row->slices +
+                     ((block - segment) >> MIMALLOC_SLICE_SHIFT) * row->page->bytes;
+    uint64_t word, back;
+    if (!evidence_cache_u64(records, record, &word))
+        return false;
+    back = word >> 32; /* bytes to the record of the page's first slice */
+    return back % 8 == 0 && back < record - segment &&
+           evidence_cache_u64(records, record - back + (hi_addr)row->page->thread_free, &word) &&
+           (word & MIMALLOC_DELAY_MASK) != MIMALLOC_DELAY_USE;
+}
+
 /* mov $imm32, %eax first (after an optional endbr64): v2 and v3 to 2024 say 209 for 2.0.9, since
  * then 30403 for 3.4.3. */
 bool mimalloc_version(const struct heap_context *context, char *version, size_t size)

@@ -39,6 +39,8 @@ enum {
     MIMALLOC_PAGE_SLICES = 0,       /* v2: u32 slice_count, first in the record */
     MIMALLOC_PAGE_SLICE_OFFSET = 4, /* v2: u32 bytes back to the page's first record */
     MIMALLOC_SMALL_START = 384,     /* 2.0: where blocks of 8 to 1024 bytes start in their page */
+    MIMALLOC_DELAY_MASK = 3,        /* v2: low bits of thread_free: where the next return goes to */
+    MIMALLOC_DELAY_USE = 0,         /* to the heap's list */
     MIMALLOC_PAGE_BYTES_MAX = 128,
     MIMALLOC_SEGMENT_HEAD_BYTES = 512, /* all fields of a segment before slices are within */
 };

@@ -11,9 +11,15 @@
  * - free - local_free; used still counts what other threads gave back. A list that leaves its page
  * is cut.
  *
+ * A thread collects what others gave back by taking a whole list: of one page, or (v2) its heap's,
+ * which goes from page to page. Until it has filed the blocks they hang on its registers and stack
+ * only: in flight (block_list.h). Links from page to page are believed where the page says that one
+ * of its blocks went that way.
+ *
  * A page whose flags say so has given out pointers into its blocks (posix_memalign): any pointer
  * into such a block holds it, as if to its start.
  */
+#include "heap/block_list.h"
 #include "heap/mimalloc.h"
 
 enum {
@@ -62,6 +68,11 @@ static enum hi_code mimalloc_probe(const struct heap_context *context, unsigned 
         mimalloc_close(heap);
         return code == HI_NOT_FOUND ? probe_by_name(context, probe) : code;
     }
+    struct symbol symbol;
+    heap->module = heap->segment ? EVIDENCE_ANY_MODULE : heap->tree.module;
+    if (heap->segment &&
+        symbols_find(context->symbols, SYMBOLS_ANY_MODULE, "mi_malloc", &symbol, NULL) == HI_OK)
+        heap->module = symbol.module;
     probe->found_by = FOUND_PATTERN;
     probe->active = true;
     probe->state = heap;
@@ -362,40 +373,67 @@ static enum hi_code mimalloc_walk(const struct heap_context *context, struct hea
 /* -- overlay: what other threads gave back -------------------------------------------------------
  */
 
-/* At most `most` blocks: the list's own length is nowhere. */
-static bool list_overlay(struct heap_sink *sink, struct evidence_cache *cache, hi_addr first,
-                         uint64_t most)
+struct links {
+    const struct mimalloc *heap;
+    struct evidence_cache *cache;
+};
+
+/* In hands: within a page, or from page to page where the other says that a block went that way. */
+static bool hand_links(void *context, const struct region *from, const struct region *to,
+                       hi_addr next)
 {
-    hi_addr at = first;
-    for (uint64_t i = 0; at && i < most; i++) {
-        uint64_t next;
-        if (!sink_overlay(sink, at, BLOCK_CACHED, NULL))
+    const struct links *links = context;
+    return from->start == to->start ||
+           mimalloc_page_has_late_return(links->heap, links->cache, next);
+}
+
+/* A list's own length is nowhere: at most `most` blocks. */
+static bool returned_tell(struct block_lists *lists, hi_addr first, uint64_t most)
+{
+    hi_addr broken;
+    bool whole = block_list_collect(lists, first, 0, most, &broken);
+    return !lists->out_of_memory && block_list_tell(lists, BLOCK_CACHED) &&
+           (whole || sink_finding(lists->sink, "a returned block's link", first,
+                                  "%#llx after %zu blocks is none", (unsigned long long)broken,
+                                  lists->chain.count));
+}
+
+static bool returned_overlay(struct block_lists *lists, const struct mimalloc *state)
+{
+    for (size_t i = 0; i < state->returned.count; i++) {
+        if (!returned_tell(lists, state->returned.items[i], UINT16_MAX))
             return false;
-        if (!evidence_cache_u64(cache, at, &next))
-            return true;
-        at = next;
     }
-    return true;
+    for (size_t i = 0; i < state->heaps.count; i++) {
+        uint64_t first;
+        hi_addr place = state->heaps.items[i] + (hi_addr)state->page->heap_delayed;
+        if (evidence_cache_u64(lists->cache, place, &first) &&
+            !returned_tell(lists, first, DELAYED_MAX))
+            return false;
+    }
+    lists->links = hand_links;
+    return block_lists_in_hands(lists);
 }
 
 static enum hi_code mimalloc_overlay(const struct heap_context *context, struct heap *heap,
                                      struct heap_sink *sink, struct hi_err *err)
 {
     const struct mimalloc *state = heap->state;
-    struct evidence_cache *cache;
-    enum hi_code code = evidence_cache_new(&cache, context->target, err);
+    struct links links = {.heap = state};
+    struct block_lists lists = {.context = context,
+                                .sink = sink,
+                                .heap = heap,
+                                .module = state->module,
+                                .links_context = &links};
+    enum hi_code code = evidence_cache_new(&lists.cache, context->target, err);
     if (code != HI_OK)
         return code;
-    bool go_on = true;
-    for (size_t i = 0; go_on && i < state->returned.count; i++)
-        go_on = list_overlay(sink, cache, state->returned.items[i], UINT16_MAX);
-    for (size_t i = 0; go_on && i < state->heaps.count; i++) {
-        uint64_t first;
-        if (evidence_cache_u64(cache, state->heaps.items[i] + (hi_addr)state->page->heap_delayed,
-                               &first))
-            go_on = list_overlay(sink, cache, first, DELAYED_MAX);
-    }
-    evidence_cache_free(cache);
+    links.cache = lists.cache;
+    bool go_on = returned_overlay(&lists, state);
+    evidence_cache_free(lists.cache);
+    block_lists_free(&lists);
+    if (lists.out_of_memory)
+        return hi_no_memory(err);
     return go_on ? HI_OK : HI_STOPPED;
 }
 

@@ -9,6 +9,7 @@
 #ifndef HEAP_TCMALLOC_H
 #define HEAP_TCMALLOC_H
 
+#include "heap/block_list.h"
 #include "heap/evidence.h"
 #include "heap/heap.h"
 #include "heap/tcmalloc_layout.h"
@@ -16,6 +17,12 @@
 struct tcmalloc_sample { /* a sampled block and what was asked for */
     hi_addr block;
     uint64_t requested;
+};
+
+#define TCMALLOC_NO_THREAD SIZE_MAX
+struct tcmalloc_cache {
+    hi_addr place;
+    size_t thread; /* index of its owner among the target's */
 };
 
 struct tcmalloc {
@@ -26,7 +33,7 @@ struct tcmalloc {
     size_t classes_module; /* whose data they were looked for in, plus 1 */
     hi_addr central;       /* CentralFreeList of class 0 */
     uint64_t central_stride;
-    VECTOR(hi_addr) caches; /* ThreadCache records */
+    VECTOR(struct tcmalloc_cache) caches; /* ThreadCache records */
     VECTOR(struct tcmalloc_sample) samples;
 };
 
@@ -42,8 +49,9 @@ tcmalloc_parts_find(struct tcmalloc *heap, const struct heap_context *context, s
 
 /* -- tcmalloc_cache.c ---------------------------------------------------------------------------
  */
-HI_MUST_USE enum hi_code tcmalloc_caches_overlay(struct tcmalloc *heap,
-                                                 const struct heap_context *context,
-                                                 struct heap_sink *sink, struct hi_err *err);
+void tcmalloc_owners_find(struct tcmalloc *heap, const struct heap_context *context);
+HI_MUST_USE enum hi_code tcmalloc_caches_overlay(const struct heap_context *context,
+                                                 struct heap *heap, struct heap_sink *sink,
+                                                 struct hi_err *err);
 
 #endif

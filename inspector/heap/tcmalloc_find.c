@@ -175,14 +175,14 @@ static bool is_cache(const struct tcmalloc *heap, struct evidence_cache *pages, 
 static bool cache_add(struct tcmalloc *heap, struct evidence_cache *pages, hi_addr place)
 {
     for (size_t i = 0; i < heap->caches.count; i++) {
-        if (heap->caches.items[i] == place)
+        if (heap->caches.items[i].place == place)
             return true;
     }
     if (heap->caches.count == CACHES_MAX || !is_cache(heap, pages, place))
         return true;
-    hi_addr *item = VECTOR_PUSH(&heap->caches);
+    struct tcmalloc_cache *item = VECTOR_PUSH(&heap->caches);
     if (item)
-        *item = place;
+        *item = (struct tcmalloc_cache){place, TCMALLOC_NO_THREAD};
     return item != NULL;
 }
 
@@ -191,8 +191,8 @@ static bool links_follow(struct tcmalloc *heap, struct evidence_cache *pages, st
 {
     for (size_t i = 0; i < heap->caches.count; i++) {
         for (unsigned k = 0; k < 2; k++) {
-            hi_addr links =
-                heap->caches.items[i] + (hi_addr)tcmalloc_list_counts[k] * TCMALLOC_LIST_BYTES;
+            hi_addr links = heap->caches.items[i].place +
+                            (hi_addr)tcmalloc_list_counts[k] * TCMALLOC_LIST_BYTES;
             for (unsigned at = 0; at < TCMALLOC_LINKS_BYTES; at += 8) {
                 uint64_t word;
                 if (evidence_cache_u64(pages, links + at, &word) && word &&

@@ -6,6 +6,9 @@
  * free objects by the span's list; without: one large block. Free spans are claimed as free memory.
  * Then transfer slots and thread caches are overlaid (tcmalloc_cache.c).
  *
+ * A span that a thread carves up just now has no list yet, or a part of it, and refcount 0, which
+ * no span in use has: all its objects are free.
+ *
  * Facts that must agree: a span's refcount is the number of its objects that are not in its list;
  * every list entry is an object of that span. A list that loops or leaves is cut: finding, and the
  * objects that were seen are free.
@@ -141,8 +144,10 @@ static bool slab_push(struct walk *walk, const struct span *span, struct region 
     walk->out_of_memory = !live || !memory;
     if (walk->out_of_memory)
         return false;
-    memset(live, 0xff, words * sizeof *live);
+    memset(live, span->refcount ? 0xff : 0, words * sizeof *live);
     size_t got = 0;
+    if (span->refcount == 0)
+        return sink_region(walk->sink, region, live);
     if (span->objects)
         got = target_read_some(walk->context->target, span->memory.start, memory, (size_t)bytes);
     walk->slabs++;
@@ -246,7 +251,7 @@ static bool records_claim(struct walk *walk)
             return false;
     }
     for (size_t i = 0; i < heap->caches.count; i++) {
-        if (!metadata_push(walk, heap->caches.items[i],
+        if (!metadata_push(walk, heap->caches.items[i].place,
                            (uint64_t)TCMALLOC_LIST_BYTES * TCMALLOC_CLASSES_MAX))
             return false;
     }
@@ -276,6 +281,15 @@ static enum hi_code tcmalloc_walk(const struct heap_context *context, struct hea
     struct arena *record = sink_arena_at(sink, walk.arena);
     if (record)
         record->system_bytes = walk.system_bytes;
+    tcmalloc_owners_find(walk.heap, context);
+    for (size_t i = 0; record && i < walk.heap->caches.count; i++) {
+        size_t thread = walk.heap->caches.items[i].thread;
+        if (thread == TCMALLOC_NO_THREAD)
+            continue;
+        if (record->tid_count < ARENA_MAX_TIDS)
+            record->tids[record->tid_count] = target_thread(context->target, thread)->tid;
+        record->tid_count++;
+    }
     heap->system_bytes = walk.system_bytes;
     /* a stopped thread may be between a span's list and its count */
     sink_check(sink, "slabs with refcount = objects out", walk.slabs, walk.slabs_right,
@@ -286,7 +300,7 @@ static enum hi_code tcmalloc_walk(const struct heap_context *context, struct hea
 static enum hi_code tcmalloc_overlay(const struct heap_context *context, struct heap *heap,
                                      struct heap_sink *sink, struct hi_err *err)
 {
-    return tcmalloc_caches_overlay(heap->state, context, sink, err);
+    return tcmalloc_caches_overlay(context, heap, sink, err);
 }
 
 static enum hi_code tcmalloc_detail(const struct heap_context *context, struct heap *heap,

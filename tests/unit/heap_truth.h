@@ -203,43 +203,10 @@ static void truth_booked(const struct heap_truth *table, const struct blocks *bl
     set_sort(booked);
 }
 
-/* From here on along first words, through live blocks that nobody booked: a list (mimalloc's of
- * late frees has blocks of many sizes). */
-static void truth_chain(struct target *target, const struct blocks *blocks,
-                        const struct address_set *booked, struct address_set *hands, hi_addr at)
-{
-    struct block_place place;
-    for (unsigned i = 0; i < 65536 && at % 8 == 0 && blocks_at(blocks, at, &place); i++) {
-        if (place.offset || !blocks_is_live(blocks, place.block) || set_has(booked, at) ||
-            blocks_region_of(blocks, place.block)->shape == REGION_NODE)
-            return;
-        set_add(hands, at);
-        if (target_read_u64(target, at, &at, NULL) != HI_OK)
-            return;
-    }
-}
-
-/* Lists that threads have in their hands: from registers and the top of the stack. */
-static void truth_hands(struct target *target, const struct blocks *blocks,
-                        const struct address_set *booked, struct address_set *hands)
-{
-    for (size_t i = 0; i < target_thread_count(target); i++) {
-        const struct thread *thread = target_thread(target, i);
-        uint64_t stack[64];
-        size_t got = target_read_some(target, thread->sp, stack, sizeof stack) / 8;
-        for (size_t k = 0; k < THREAD_REGISTER_COUNT; k++)
-            truth_chain(target, blocks, booked, hands, thread->registers[k]);
-        for (size_t k = 0; k < got; k++)
-            truth_chain(target, blocks, booked, hands, stack[k]);
-    }
-    set_sort(hands);
-}
-
 static void truth_extras(struct target *target, const struct heaps *heaps,
                          const struct address_set *booked, const struct address_set *dtvs,
                          const struct address_set *kept, const struct address_set *before,
-                         const struct address_set *hands, hi_addr first,
-                         struct truth_result *result)
+                         hi_addr first, struct truth_result *result)
 {
     const struct mapping *mapping = target_mapping_at(target, first);
     uint64_t unnamed[64], count = 0;
@@ -258,7 +225,7 @@ static void truth_extras(struct target *target, const struct heaps *heaps,
         else if (set_has(before, address) ||
                  (!before->count && address < first && mapping && address >= mapping->start))
             result->before_main++;
-        else if (blocks_state(heaps->blocks, b) == BLOCK_IN_FLIGHT || set_has(hands, address))
+        else if (blocks_state(heaps->blocks, b) == BLOCK_IN_FLIGHT)
             result->in_hands++;
         else if (count < 64)
             unnamed[count++] = address;
@@ -281,15 +248,14 @@ static struct truth_result truth_compare(struct target *target, const struct hea
                                          const struct address_set *before)
 {
     struct truth_result result = {.read = true};
-    struct address_set booked = {0}, dtvs = {0}, kept = {0}, hands = {0};
+    struct address_set booked = {0}, dtvs = {0}, kept = {0};
     truth_booked(table, heaps->blocks, &booked, &result);
     truth_dtvs(target, &dtvs);
     for (size_t i = 0; i < heaps->kept.count; i++)
         set_add(&kept, heaps->kept.items[i].address);
     set_sort(&kept);
-    truth_hands(target, heaps->blocks, &booked, &hands);
-    truth_extras(target, heaps, &booked, &dtvs, &kept, before, &hands,
-                 table->first ^ HEAP_TRUTH_KEY, &result);
+    truth_extras(target, heaps, &booked, &dtvs, &kept, before, table->first ^ HEAP_TRUTH_KEY,
+                 &result);
     result.findings = heaps->findings.count + heaps->findings_dropped;
     for (size_t i = 0; i < heaps->findings.count && i < 5; i++)
         printf("# finding: %s at 0x%" PRIx64 ": %s\n", heaps->findings.items[i].rule,
@@ -306,7 +272,6 @@ static struct truth_result truth_compare(struct target *target, const struct hea
     free(booked.items);
     free(dtvs.items);
     free(kept.items);
-    free(hands.items);
     return result;
 }
 
