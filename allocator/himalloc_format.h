@@ -91,12 +91,16 @@
  *               stack_table.nodes[i], 1 <= i < node_count, is a frame: stack_node.frame (address in
  *               the low HM_FRAME_ADDRESS_BITS, enum hm_frame_flag above, epoch in the top
  *               HM_FRAME_EPOCH_BITS) and the index of its caller's node (parent; 0: outermost, and
- *               parent < i always). A stack is the index of its innermost frame. A node is complete
- *               before the count that includes it is stored, and never changes but for `recent`.
- *               stack_table.modules[0, module_count): what was loaded where, with build-ids, also
- *               libraries that are gone: a frame belongs to the module with start <= address < end
- *               and first_epoch <= epoch <= last_epoch. All of it lies in [mapping_start,
- *               mapping_start + mapping_bytes): metadata.
+ *               parent < i always). A stack is the index of its innermost frame. Node 1 is the
+ * stack of which nothing is known: address 0, cut. A node whose frame is 0 is not written yet, and
+ * no block has its index; else it is complete, and never changes but for `recent`. Equal stacks
+ * have equal indices. stack_table.modules[0, module_count): what was loaded where, with build-ids,
+ * also libraries that are gone; of those that some frame lies in, no others. A frame belongs to the
+ * module with start <= address < end and first_epoch <= epoch <= last_epoch; epochs count from 0 at
+ * each place anew, so that 0 says: no other module was ever there before. The last epoch, 4095,
+ * means this or a later one. A module that is gone has last_epoch = first_epoch. All of it lies in
+ * [mapping_start, mapping_start + mapping_bytes): metadata, of which only parts may be readable;
+ *               [0, node_count) and [0, module_count) are.
  *   note        of a block: stack that allocated it, stack that freed it, bytes asked for. Note k
  *               of unit u of a range is at range.notes + u * range.note_stride + k * sizeof(note);
  *               a slab's block i has note i of its first unit, a large block note 0 of its head,
@@ -376,8 +380,9 @@ enum hm_remark_kind {
     F(S, UINT, uint32_t, recent)                                                                   \
     /* end */
 
-/* [start, end): from its first to its last mapped byte; bias: address = bias + p_vaddr. path is
- * path_bytes of text in the table's mapping. last_epoch is 2^32-1 while the module is loaded. */
+/* [start, end): from its first to its last mapped byte, or a part that holds its code; bias: address
+ * = bias + p_vaddr. path is path_bytes of text in the table's mapping. last_epoch is 2^32-1 while
+ * the module is loaded. */
 #define HM_MODULE_FIELDS(F, A, S)                                                                  \
     F(S, ADDRESS, uint64_t, start)                                                                 \
     F(S, ADDRESS, uint64_t, end)                                                                   \
@@ -390,7 +395,7 @@ enum hm_remark_kind {
     A(S, UINT, uint8_t, build_id, 32)                                                              \
     /* end */
 
-/* lost: stacks that found no room; their blocks have the nearest outer stack that was there. */
+/* epoch: how often modules were seen to be gone. lost: stacks that found no room; their blocks have the nearest outer stack that was there. */
 #define HM_STACK_TABLE_FIELDS(F, A, S)                                                             \
     F(S, UINT, uint32_t, mode)                                                                     \
     F(S, UINT, uint32_t, epoch)                                                                    \

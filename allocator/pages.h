@@ -19,6 +19,7 @@ void pages_prefer_huge(void *start, size_t bytes);
 bool pages_move(void *from, size_t bytes, void *to);
 /* Grows or shrinks a mapping of its own, wherever there is room; NULL if refused. */
 void *pages_resize(void *start, size_t old_bytes, size_t bytes, bool may_move);
+bool pages_readable(uintptr_t word); /* the 8 bytes at it */
 uint32_t pages_thread_id(void);
 uint32_t pages_seconds(void);     /* coarse monotonic clock */
 size_t pages_address_limit(void); /* RLIMIT_AS, SIZE_MAX when there is none */

@@ -352,6 +352,14 @@ static void module_fill(struct hm_module *entry, const struct loaded_module *mod
     entry->end = module->end;
 }
 
+/* It is back, or there is more of it than was known. */
+static void module_again(struct hm_module *entry, const struct loaded_module *module)
+{
+    entry->start = min_u64(entry->start, module->start);
+    entry->end = entry->end > module->end ? entry->end : module->end;
+    entry->last_epoch = EPOCH_LOADED;
+}
+
 static void module_gone(struct hm_module *entry)
 {
     __atomic_store_n(&entry->last_epoch, entry->first_epoch, __ATOMIC_RELAXED);
@@ -376,8 +384,7 @@ static int64_t module_find(const struct loaded_module *module, uint64_t mark, bo
             *epoch = entry->first_epoch;
         }
     }
-    bool same = last >= 0 && area->modules[last].start == module->start &&
-                area->modules[last].end == module->end && area->module_marks[last] == mark;
+    bool same = last >= 0 && area->module_marks[last] == mark;
     if (last >= 0 && !same && *epoch < EPOCH_LAST)
         ++*epoch;
     for (uint32_t i = 0; end_them && i < count; i++) {
@@ -391,19 +398,25 @@ static int64_t module_find(const struct loaded_module *module, uint64_t mark, bo
     return same ? last : -1;
 }
 
+static bool module_is_known(const struct hm_module *entry, const struct loaded_module *module)
+{
+    return entry->last_epoch == EPOCH_LOADED && entry->start <= module->start &&
+           entry->end >= module->end;
+}
+
 bool stack_table_module(const struct loaded_module *module, uint32_t *epoch, bool *unloaded)
 {
     uint64_t mark = module_mark(module);
     *unloaded = false;
     int64_t found = module_find(module, mark, false, epoch, unloaded);
-    if (found >= 0 && area->modules[found].last_epoch == EPOCH_LOADED)
+    if (found >= 0 && module_is_known(&area->modules[found], module))
         return true;
     if (__atomic_exchange_n(&area->module_busy, 1, __ATOMIC_ACQUIRE))
         return false;
     found = module_find(module, mark, true, epoch, unloaded);
     struct hm_stack_table *table = &area->table;
     if (found >= 0) {
-        area->modules[found].last_epoch = EPOCH_LOADED; /* it is back */
+        module_again(&area->modules[found], module);
     } else if (table->module_count < MODULE_CAPACITY) {
         area->module_marks[table->module_count] = mark;
         module_fill(&area->modules[table->module_count], module, *epoch);
@@ -424,13 +437,15 @@ uint32_t stack_table_epoch(uintptr_t address)
     return epoch;
 }
 
-bool stack_table_sweep(bool (*loaded)(uintptr_t start, uintptr_t end))
+bool stack_table_sweep(bool (*find)(uintptr_t address, struct loaded_module *module))
 {
     uint32_t count = __atomic_load_n(&area->table.module_count, __ATOMIC_ACQUIRE);
     bool gone = false;
     for (uint32_t i = 0; i < count; i++) {
         struct hm_module *entry = &area->modules[i];
-        if (entry->last_epoch == EPOCH_LOADED && !loaded(entry->start, entry->end)) {
+        struct loaded_module now;
+        if (entry->last_epoch == EPOCH_LOADED &&
+            !(find(entry->start, &now) && module_mark(&now) == area->module_marks[i])) {
             module_gone(entry);
             gone = true;
         }

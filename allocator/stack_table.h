@@ -52,8 +52,9 @@ struct loaded_module {
 bool stack_table_module(const struct loaded_module *module, uint32_t *epoch, bool *unloaded);
 /* The epoch of an address in a module that is in the table. */
 uint32_t stack_table_epoch(uintptr_t address);
-/* Every module in the table for which `loaded` says no is gone. True if there was one. */
-bool stack_table_sweep(bool (*loaded)(uintptr_t start, uintptr_t end));
+/* Modules in the table that are not found any more in their places are gone. True: there was one.
+ */
+bool stack_table_sweep(bool (*find)(uintptr_t address, struct loaded_module *module));
 void stack_table_forked(void);
 
 #endif
