@@ -402,7 +402,7 @@ static void walk_top(struct walk *w, const struct chunk *top)
 
 static void walk_fencepost(struct walk *w, hi_addr at)
 {
-    w->region_end = at + PTMALLOC_HEADER_BYTES;
+    w->region_end = at + 8; /* a chunk's user has the next one's first word */
     w->end = at + 2 * PTMALLOC_HEADER_BYTES;
     w->at_fencepost = true;
 }
