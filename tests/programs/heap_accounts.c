@@ -1,0 +1,107 @@
+/*
+ * heap_accounts SEED THREADS: a heap with everything in it, at rest, and what the C library
+ * itself says of it: prints mallinfo2() and malloc_info(), then "ready", and stands still.
+ *
+ * Every thread allocates and frees at random, keeps a part, leaves fast chunks and cached ones, and
+ * waits. Thresholds are glibc's own or those of GLIBC_TUNABLES. Nothing is allocated after the numbers were taken: stdout has a buffer of its own.
+ */
+#define _GNU_SOURCE
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+enum { SLOTS = 3000, ROUNDS = 60000, MOST_THREADS = 16 };
+
+static void *slots[MOST_THREADS + 1][SLOTS];
+static pthread_barrier_t done;
+static uint64_t seed;
+
+static uint64_t next_random(uint64_t *state)
+{
+    uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return z ^ z >> 31;
+}
+
+static size_t some_size(uint64_t random)
+{
+    switch (random % 64) {
+    case 0:
+        return random / 64 % 60000;
+    case 1:
+    case 2:
+    case 3:
+        return random / 64 % 4000;
+    default:
+        return random / 64 % 300;
+    }
+}
+
+static void churn(void **own, uint64_t state)
+{
+    for (int i = 0; i < ROUNDS; i++) {
+        uint64_t random = next_random(&state);
+        void **slot = &own[random % SLOTS];
+        free(*slot);
+        *slot = next_random(&state) % 3 ? malloc(some_size(next_random(&state))) : NULL;
+    }
+    for (int i = 0; i < 8; i++) { /* each a mapping of its own */
+        void **slot = &own[next_random(&state) % SLOTS];
+        free(*slot);
+        *slot = i % 3 == 2 ? memalign(8192, 200000) : malloc(150000 + next_random(&state) % 900000);
+        memset(*slot, 1, 1000);
+    }
+    for (int i = 0; i < 200; i++) { /* more than a cache takes: fast chunks */
+        void **slot = &own[next_random(&state) % SLOTS];
+        free(*slot);
+        *slot = NULL;
+    }
+}
+
+static void *worker(void *number)
+{
+    churn(slots[(uintptr_t)number], seed * 1000 + (uintptr_t)number);
+    pthread_barrier_wait(&done);
+    pause();
+    return NULL;
+}
+
+static void accounts_print(void)
+{
+    struct mallinfo2 m = mallinfo2();
+    printf("arena %zu\nordblks %zu\nsmblks %zu\nhblks %zu\nhblkhd %zu\nfsmblks %zu\nuordblks %zu\n"
+           "fordblks %zu\nkeepcost %zu\n",
+           m.arena, m.ordblks, m.smblks, m.hblks, m.hblkhd, m.fsmblks, m.uordblks, m.fordblks,
+           m.keepcost);
+    malloc_info(0, stdout);
+    printf("ready %d\n", (int)getpid());
+    fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+    static char buffer[1 << 20];
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    setvbuf(stdout, buffer, _IOFBF, sizeof buffer);
+    seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
+    unsigned threads = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 3;
+    threads = threads > MOST_THREADS ? MOST_THREADS : threads;
+    pthread_barrier_init(&done, NULL, threads + 1);
+    for (uintptr_t i = 1; i <= threads; i++) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, worker, (void *)i))
+            return 1;
+    }
+    churn(slots[0], seed * 1000);
+    pthread_barrier_wait(&done);
+    accounts_print();
+    for (;;)
+        pause();
+}
