@@ -167,8 +167,10 @@ static enum hi_code add_registers(struct run *run, struct hi_err *err)
 
 static enum hi_code find_heaps(struct run *run, struct hi_err *err)
 {
-    const struct heap_context context = {
-        .target = run->in.target, .symbols = run->in.symbols, .progress = &run->progress};
+    const struct heap_context context = {.target = run->in.target,
+                                         .symbols = run->in.symbols,
+                                         .progress = &run->progress,
+                                         .jobs = run->options.jobs};
     const struct heaps_options options = {.only = run->options.allocator,
                                           .nodes = run->in.roots.nodes.items,
                                           .node_count = run->in.roots.nodes.count};

@@ -149,6 +149,7 @@ struct heap_context {
     struct target *target;
     struct symbols *symbols;
     const struct progress *progress;
+    int jobs; /* threads for long walks; 0: all processors */
 };
 
 struct heap_sink; /* heap/sink.c */

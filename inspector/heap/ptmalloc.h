@@ -60,6 +60,7 @@ struct ptmalloc {
     struct symbols *symbols;
     const struct progress *progress;
     struct evidence_cache *cache;
+    int jobs; /* threads that read; 0: all processors */
     size_t module;
     unsigned page_bytes;
     const struct ptmalloc_state_layout *state;

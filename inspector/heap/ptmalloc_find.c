@@ -380,6 +380,7 @@ static enum hi_code ptmalloc_new(const struct heap_context *context, struct ptma
     p->target = context->target;
     p->symbols = context->symbols;
     p->progress = context->progress;
+    p->jobs = context->jobs;
     p->page_bytes = target_page_bytes(context->target);
     if (p->page_bytes == 0)
         p->page_bytes = 4096;

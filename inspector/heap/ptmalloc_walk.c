@@ -439,17 +439,12 @@ static bool walk_next(struct walk *w, struct chunk *chunk)
     return true;
 }
 
-/* From first on, until the top, a fencepost or the limit. */
-static void walk_chunks(struct walk *w, hi_addr first)
+/* From w->chunk on, until the top, a fencepost or the limit: then w->done; or until the header that
+ * comes next lies in another window. */
+static void walk_on(struct walk *w)
 {
-    struct chunk chunk;
-    hi_addr before = 0;
-    w->region_end = w->end = w->limit;
-    w->at_fencepost = false;
-    if (!chunk_load(w, first, &chunk)) {
-        walk_gap(w, first);
-        return;
-    }
+    struct chunk chunk = w->chunk;
+    w->done = true;
     while (!w->stopped) {
         if (chunk.address == w->arena->top) {
             walk_top(w, &chunk);
@@ -461,16 +456,67 @@ static void walk_chunks(struct walk *w, hi_addr first)
                 return;
             }
             hi_addr resume =
-                walk_damage(w, before, chunk.address, "a chunk header is one", chunk.words.size);
+                walk_damage(w, w->before, chunk.address, "a chunk header is one", chunk.words.size);
             if (resume >= w->limit || w->stopped || !chunk_load(w, resume, &chunk))
                 return;
-            before = 0;
+            w->before = 0;
             continue;
         }
-        before = chunk.address;
+        if (chunk.address + chunk_bytes(chunk.words.size) >= w->pause_at) {
+            w->chunk = chunk;
+            w->done = false;
+            return;
+        }
+        w->before = chunk.address;
         if (!walk_next(w, &chunk))
             return;
     }
+}
+
+/* The walk's part of one window of a relay. */
+static hi_addr walk_window(void *context, const struct relay_window *window)
+{
+    struct walk *w = context;
+    hi_addr next = w->chunk.address + chunk_bytes(w->chunk.words.size);
+    w->pause_at = window->end < w->limit ? window->end : UINT64_MAX;
+    if (next < window->end || window->end == w->limit) {
+        w->window = window->bytes;
+        w->window_start = window->start;
+        w->window_bytes = window->have;
+        walk_on(w);
+        next = w->chunk.address + chunk_bytes(w->chunk.words.size);
+    }
+    return w->done ? RELAY_DONE : next;
+}
+
+/* From first on, until the top, a fencepost or the limit. */
+static void walk_chunks(struct walk *w, hi_addr first)
+{
+    size_t bytes;
+    w->region_end = w->end = w->limit;
+    w->at_fencepost = false;
+    w->pause_at = UINT64_MAX;
+    w->before = 0;
+    if (!chunk_load(w, first, &w->chunk)) {
+        walk_gap(w, first);
+        return;
+    }
+    if (w->p->jobs == 1 || w->limit - first < RELAY_WORTH_BYTES ||
+        target_view(w->p->target, first, &bytes)) {
+        walk_on(w);
+        return;
+    }
+    /* the first chunk is looked at here: what it needs next is known then */
+    w->pause_at = first;
+    walk_on(w);
+    if (w->done)
+        return;
+    struct hi_range range = {first, w->limit};
+    bool ran = relay_run(w->p->target, range, w->p->jobs, walk_window, w);
+    w->pause_at = UINT64_MAX;
+    w->window = NULL; /* the relay's, and gone */
+    if (!ran)
+        walk_on(w);
 }
 
 /* Behind fenceposts of the main arena: the first place from which a chain leads on. */

@@ -3,6 +3,7 @@
 #define HEAP_PTMALLOC_WALK_H
 
 #include "heap/ptmalloc.h"
+#include "heap/relay.h"
 
 enum { WALK_BATCH = 2048 };
 
@@ -30,6 +31,11 @@ struct walk {
     unsigned char *buffer;
     hi_addr window_start;
     size_t window_bytes, window_want;
+    /* where it stands while it waits for another window */
+    struct chunk chunk; /* not yet emitted */
+    hi_addr before;     /* the chunk before that one; 0: none */
+    hi_addr pause_at;   /* headers from here on are for another window */
+    bool done;
     /* after damage: so many chunks, or up to there, are suspect */
     unsigned suspect_count;
     hi_addr suspect_until;

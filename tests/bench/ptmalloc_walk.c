@@ -61,7 +61,7 @@ static double read_all(struct target *target, uint64_t *bytes)
 
 static double open_all(struct target *target, struct symbols *symbols, uint32_t *blocks)
 {
-    struct heap_context context = {target, symbols, NULL};
+    struct heap_context context = {.target = target, .symbols = symbols};
     struct heaps *heaps = NULL;
     struct hi_err err = {0};
     double start = now();

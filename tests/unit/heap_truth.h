@@ -291,7 +291,7 @@ static bool truth_open(struct truth_opened *opened, struct target *target, const
         printf("# symbols: %s\n", err.message);
         return false;
     }
-    struct heap_context context = {target, opened->symbols, NULL};
+    struct heap_context context = {.target = target, .symbols = opened->symbols};
     enum hi_code code = heaps_open(&opened->heaps, &context, &heaps_options, &err);
     if (code == HI_OK && opened->heaps->count)
         return true;

@@ -1,0 +1,102 @@
+/* Reading ahead in turns; see relay.h. */
+#include "heap/relay.h"
+
+#include "base/parallel.h"
+
+#include <pthread.h>
+
+struct relay {
+    struct target *target;
+    struct hi_range range;
+    relay_step step;
+    void *context;
+    unsigned char *buffers; /* one a worker */
+    uint64_t count;         /* of windows */
+    uint64_t next;          /* the first that nobody has taken: shared, atomic */
+    hi_addr wanted;         /* what the walk needs next: written by whose turn it is, atomic */
+    uint64_t turn;          /* whose turn it is; under the lock */
+    pthread_mutex_t lock;
+    pthread_cond_t passed;
+};
+
+enum { BUFFER_BYTES = RELAY_WINDOW_BYTES + RELAY_OVERLAP_BYTES };
+
+static struct relay_window window_at(const struct relay *relay, uint64_t index,
+                                     const unsigned char *buffer)
+{
+    struct relay_window window = {
+        .start = relay->range.start + index * RELAY_WINDOW_BYTES,
+        .bytes = buffer,
+    };
+    uint64_t left = relay->range.end - window.start;
+    window.end = window.start + (left < RELAY_WINDOW_BYTES ? left : RELAY_WINDOW_BYTES);
+    return window;
+}
+
+static size_t window_read(const struct relay *relay, const struct relay_window *window,
+                          unsigned char *buffer)
+{
+    struct hi_range content;
+    uint64_t bytes = relay->range.end - window->start;
+    bytes = bytes < BUFFER_BYTES ? bytes : BUFFER_BYTES;
+    if (!target_next_content(relay->target, window->start, window->start + bytes, &content) ||
+        content.start != window->start || content.end - content.start > bytes)
+        return 0;
+    return target_read_some(relay->target, content.start, buffer, content.end - content.start);
+}
+
+static void turn_wait(struct relay *relay, uint64_t index)
+{
+    pthread_mutex_lock(&relay->lock);
+    while (relay->turn != index)
+        pthread_cond_wait(&relay->passed, &relay->lock);
+    pthread_mutex_unlock(&relay->lock);
+}
+
+static void turn_pass(struct relay *relay)
+{
+    pthread_mutex_lock(&relay->lock);
+    relay->turn++;
+    pthread_cond_broadcast(&relay->passed);
+    pthread_mutex_unlock(&relay->lock);
+}
+
+static void relay_work(void *context, int worker)
+{
+    struct relay *relay = context;
+    unsigned char *buffer = relay->buffers + (size_t)worker * BUFFER_BYTES;
+    uint64_t index;
+    while ((index = __atomic_fetch_add(&relay->next, 1, __ATOMIC_RELAXED)) < relay->count) {
+        struct relay_window window = window_at(relay, index, buffer);
+        if (window.end > __atomic_load_n(&relay->wanted, __ATOMIC_RELAXED))
+            window.have = window_read(relay, &window, buffer);
+        turn_wait(relay, index);
+        if (window.end > relay->wanted) {
+            hi_addr wanted = relay->step(relay->context, &window);
+            __atomic_store_n(&relay->wanted, wanted, __ATOMIC_RELAXED);
+        }
+        turn_pass(relay);
+    }
+}
+
+bool relay_run(struct target *target, struct hi_range range, int jobs, relay_step step,
+               void *context)
+{
+    struct relay relay = {.target = target, .range = range, .step = step, .context = context};
+    if (range.start >= range.end)
+        return true;
+    jobs = jobs > 0 ? jobs : parallel_default_jobs();
+    relay.count = (range.end - range.start - 1) / RELAY_WINDOW_BYTES + 1;
+    if (relay.count < (uint64_t)jobs)
+        jobs = (int)relay.count;
+    relay.buffers = malloc((size_t)jobs * BUFFER_BYTES);
+    if (!relay.buffers)
+        return false;
+    pthread_mutex_init(&relay.lock, NULL);
+    pthread_cond_init(&relay.passed, NULL);
+    parallel_run(jobs, relay_work, &relay);
+    pthread_cond_destroy(&relay.passed);
+    pthread_mutex_destroy(&relay.lock);
+    free(relay.buffers);
+    return true;
+}
