@@ -200,21 +200,41 @@ bool blocks_at(const struct blocks *blocks, hi_addr address, struct block_place 
 
 /* -- many at once ------------------------------------------------------------------------------ */
 
-/* chunk_at() for the usual case: the start lies in the line, and no header of a next chunk can
- * reach address. No branch but for what is rare; compiled twice, with and without the processor's
- * own population count. */
-static inline __attribute__((always_inline)) bool
-chunk_fast(const struct blocks *blocks, size_t i, hi_addr address, struct block_place *place)
+/* Where an address in a region of chunks has its start bit. */
+struct chunk_spot {
+    const struct rank_line *line; /* NULL: for the slow road */
+    uint32_t region;
+    uint16_t bit;    /* of the line */
+    uint16_t inside; /* bytes from the granule on */
+};
+
+static inline void chunk_spot_find(const struct blocks *blocks, uint32_t i, hi_addr address,
+                                   struct chunk_spot *spot)
 {
+    *spot = (struct chunk_spot){.region = i};
+    if (blocks->hot[i].stride != HOT_CHUNKS)
+        return;
     const struct region *region = &blocks->regions[i];
     const struct rank *rank = rank_of(blocks, i);
-    uint64_t offset = address - blocks->hot[i].first;
-    size_t index = offset / (RANK_GRANULE_BYTES * RANK_LINE_BITS);
+    uint64_t granule = (address - blocks->hot[i].first) / RANK_GRANULE_BYTES;
+    size_t index = granule / RANK_LINE_BITS;
+    spot->inside = address % RANK_GRANULE_BYTES; /* the grid is one of granules */
+    /* the header of a next chunk must not reach the address */
     if (address < region->start || address >= region->end || index >= rank->line_count ||
-        offset % RANK_GRANULE_BYTES + region->gap > RANK_GRANULE_BYTES)
-        return false;
-    const struct rank_line *line = &rank->lines[index];
-    unsigned bit = offset / RANK_GRANULE_BYTES % RANK_LINE_BITS + RANK_FIRST_BIT, at = bit >> 6;
+        spot->inside + region->gap > RANK_GRANULE_BYTES)
+        return;
+    spot->bit = (uint16_t)(granule - index * RANK_LINE_BITS + RANK_FIRST_BIT);
+    spot->line = &rank->lines[index];
+    __builtin_prefetch(spot->line);
+}
+
+/* chunk_at() for the usual case, that the start lies in the line. No branch but for what is rare;
+ * compiled twice, with and without the processor's own population count. */
+static inline __attribute__((always_inline)) bool
+chunk_fast(const struct blocks *blocks, const struct chunk_spot *spot, struct block_place *place)
+{
+    const struct rank_line *line = spot->line;
+    unsigned bit = spot->bit, at = bit >> 6;
     uint64_t mask = ~UINT64_C(0) >> (63 - (bit & 63)), word = line->words[at] & mask;
     uint32_t count =
         rank_line_count(line) + rank_line_before(line, at) + (uint32_t)__builtin_popcountll(word);
@@ -223,9 +243,9 @@ chunk_fast(const struct blocks *blocks, size_t i, hi_addr address, struct block_
     if (!word)
         return false;
     unsigned start = (at << 6) + 63 - (unsigned)__builtin_clzll(word);
-    place->block = blocks->hot[i].base + count - 1;
-    place->region = (uint32_t)i;
-    place->offset = offset % RANK_GRANULE_BYTES + (uint64_t)(bit - start) * RANK_GRANULE_BYTES;
+    place->block = blocks->hot[spot->region].base + count - 1;
+    place->region = spot->region;
+    place->offset = spot->inside + (uint64_t)(bit - start) * RANK_GRANULE_BYTES;
     return true;
 }
 
@@ -235,26 +255,21 @@ static inline __attribute__((always_inline)) void places_find(const struct block
                                                               struct block_place *places)
 {
     uint32_t regions[BLOCKS_AT_MANY];
+    struct chunk_spot spots[BLOCKS_AT_MANY];
     /* loop after loop, so that the loads of one address wait for nothing of another */
     for (size_t i = 0; i < count; i++) {
         regions[i] = (uint32_t)blocks_page_region(blocks, addresses[i]);
-        const struct block_hot *hot = &blocks->hot[regions[i]];
-        __builtin_prefetch(hot);
+        __builtin_prefetch(&blocks->hot[regions[i]]);
     }
-    for (size_t i = 0; i < count; i++) {
-        const struct block_hot *hot = &blocks->hot[regions[i]];
-        if (hot->stride == HOT_CHUNKS)
-            __builtin_prefetch(
-                &rank_of(blocks, regions[i])
-                     ->lines[(addresses[i] - hot->first) / (RANK_GRANULE_BYTES * RANK_LINE_BITS)]);
-    }
+    for (size_t i = 0; blocks->has_chunks && i < count; i++)
+        chunk_spot_find(blocks, regions[i], addresses[i], &spots[i]);
     for (size_t i = 0; i < count; i++) {
         const struct block_hot *hot = &blocks->hot[regions[i]];
         bool found = false;
         if (hot->magic)
             found = place_fast(blocks, regions[i], addresses[i], &places[i]);
-        else if (hot->stride == HOT_CHUNKS)
-            found = chunk_fast(blocks, regions[i], addresses[i], &places[i]);
+        else if (hot->stride == HOT_CHUNKS && spots[i].line)
+            found = chunk_fast(blocks, &spots[i], &places[i]);
         if (!found)
             place_slow(blocks, regions[i], addresses[i], &places[i]);
         /* the state is what callers ask for next */
@@ -359,21 +374,31 @@ bool blocks_is_live(const struct blocks *blocks, hi_block block)
 
 /* -- walking a region -------------------------------------------------------------------------- */
 
-static bool cursor_chunk(const struct blocks *blocks, struct block_cursor *cursor, uint64_t granule)
+/* On the chunk at granule; the scan stands behind it. */
+static inline bool cursor_chunk(struct block_cursor *cursor, uint64_t granule)
 {
     const struct region *region = cursor->region;
-    const struct rank *rank = rank_of(blocks, cursor->region_index);
+    hi_addr grid = blocks_grid(region);
     if (granule == RANK_NONE)
         return false;
-    cursor->address = blocks_grid(region) + granule * RANK_GRANULE_BYTES;
-    cursor->next_granule = rank_next(rank, granule);
+    cursor->address = grid + granule * RANK_GRANULE_BYTES;
+    cursor->next_granule = rank_scan_next(&cursor->scan);
     hi_addr end = region->end;
     if (cursor->next_granule != RANK_NONE) {
-        end = blocks_grid(region) + cursor->next_granule * RANK_GRANULE_BYTES;
+        end = grid + cursor->next_granule * RANK_GRANULE_BYTES;
         end = end - cursor->address < region->gap ? cursor->address : end - region->gap;
     }
     cursor->usable = end - cursor->address;
     return true;
+}
+
+static bool cursor_chunk_at(const struct blocks *blocks, struct block_cursor *cursor,
+                            uint64_t granule)
+{
+    if (granule == RANK_NONE)
+        return false;
+    rank_scan_after(&cursor->scan, rank_of(blocks, cursor->region_index), granule);
+    return cursor_chunk(cursor, granule);
 }
 
 bool blocks_from(const struct blocks *blocks, const struct region *region, hi_addr address,
@@ -395,7 +420,7 @@ bool blocks_from(const struct blocks *blocks, const struct region *region, hi_ad
             granule = (address - blocks_grid(region)) / RANK_GRANULE_BYTES;
         uint32_t until = rank_until(rank, granule);
         cursor->block += until ? until - 1 : 0;
-        if (!cursor_chunk(blocks, cursor, rank_select(rank, until ? until - 1 : 0)))
+        if (!cursor_chunk_at(blocks, cursor, rank_select(rank, until ? until - 1 : 0)))
             return false;
     } else if (address > region->first && region->count > 1) {
         uint64_t slot = (address - region->first) / region->stride;
@@ -422,7 +447,7 @@ bool blocks_cursor_at(const struct blocks *blocks, hi_block block, struct block_
         .usable = region->usable,
     };
     return region->shape != REGION_CHUNKS ||
-           cursor_chunk(blocks, cursor, granule_of(blocks, index, block));
+           cursor_chunk_at(blocks, cursor, granule_of(blocks, index, block));
 }
 
 bool blocks_first(const struct blocks *blocks, const struct region *region,
@@ -433,10 +458,11 @@ bool blocks_first(const struct blocks *blocks, const struct region *region,
 
 bool blocks_next(const struct blocks *blocks, struct block_cursor *cursor)
 {
+    (void)blocks;
     if (++cursor->block - cursor->region->base >= cursor->region->count)
         return false;
     if (cursor->region->shape == REGION_CHUNKS)
-        return cursor_chunk(blocks, cursor, cursor->next_granule);
+        return cursor_chunk(cursor, cursor->next_granule);
     cursor->address += cursor->region->stride;
     return true;
 }

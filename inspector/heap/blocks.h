@@ -27,6 +27,7 @@
 #define HEAP_BLOCKS_H
 
 #include "base/error.h"
+#include "heap/rank.h"
 
 typedef uint32_t hi_block;
 #define BLOCK_NONE UINT32_MAX
@@ -102,8 +103,10 @@ struct block_cursor {
     hi_block block;
     hi_addr address;
     uint64_t usable;
-    uint64_t next_granule; /* private to CHUNKS */
     uint32_t region_index;
+    /* private to CHUNKS: the starts behind this one */
+    uint64_t next_granule;
+    struct rank_scan scan;
 };
 bool blocks_first(const struct blocks *blocks, const struct region *region,
                   struct block_cursor *cursor);

@@ -380,6 +380,7 @@ static void regions_number(struct blocks *blocks)
         blocks->regions[i] = source->region;
         blocks->hot[i] = hot_of(&source->region);
         blocks->region_rank[i] = source->rank;
+        blocks->has_chunks |= source->region.shape == REGION_CHUNKS;
         plane_copy(blocks, source, false, blocks->live);
         if (source->has_cached)
             plane_copy(blocks, source, true, blocks->cached);

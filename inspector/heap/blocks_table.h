@@ -46,6 +46,7 @@ struct blocks {
     uint32_t *root; /* page table: see blocks_page.c */
     uint64_t root_base, root_count;
     bool has_popcount; /* the processor's */
+    bool has_chunks;
     VECTOR(uint32_t) tables;
     VECTOR(struct rank) ranks;
     /* while building */

@@ -205,7 +205,7 @@ static enum hi_code heaps_settle(struct heap_sink *sink, const struct heap_conte
     struct hi_err later = {0};
     enum hi_code counted = heaps_suspects_collect(sink->heaps, &later);
     if (counted == HI_OK)
-        counted = heaps_totals_count(sink->heaps, &later);
+        counted = heaps_totals_count(sink->heaps, context->jobs, &later);
     if (counted != HI_OK && err)
         *err = later;
     if (counted != HI_OK)

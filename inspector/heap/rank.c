@@ -164,6 +164,43 @@ uint64_t rank_next(const struct rank *rank, uint64_t granule)
     return first_from(rank, line_upward(rank, index + 1, ordinal), RANK_FIRST_BIT);
 }
 
+/* To the word of a start, with what it has from there on. */
+static bool scan_to(struct rank_scan *scan, uint64_t granule)
+{
+    scan->granule = granule & ~UINT64_C(63);
+    scan->left = 0;
+    if (granule == RANK_NONE)
+        return false;
+    const struct rank_line *line = &scan->rank->lines[granule / RANK_LINE_BITS];
+    unsigned word = (unsigned)(granule / 64 % (RANK_LINE_BITS / 64)) + 1;
+    scan->left = line->words[word] & ~UINT64_C(0) << granule % 64;
+    return scan->left != 0;
+}
+
+void rank_scan_after(struct rank_scan *scan, const struct rank *rank, uint64_t granule)
+{
+    scan->rank = rank;
+    scan_to(scan, rank_next(rank, granule));
+}
+
+bool rank_scan_word(struct rank_scan *scan)
+{
+    if (scan->granule >= scan->rank->granule_count)
+        return false;
+    size_t index = scan->granule / RANK_LINE_BITS;
+    unsigned word = (unsigned)(scan->granule / 64 % (RANK_LINE_BITS / 64)) + 1;
+    const struct rank_line *line = &scan->rank->lines[index];
+    for (uint64_t granule = scan->granule; ++word < 8;) {
+        granule += 64;
+        if (!line->words[word])
+            continue;
+        scan->granule = granule;
+        scan->left = line->words[word];
+        return true;
+    }
+    return scan_to(scan, rank_next(scan->rank, (index + 1) * RANK_LINE_BITS - 1));
+}
+
 uint64_t rank_previous(const struct rank *rank, uint64_t granule)
 {
     if (rank->last == RANK_NONE || granule >= rank->last)

@@ -49,6 +49,25 @@ uint64_t rank_previous(const struct rank *rank, uint64_t granule);
 /* Granule of start number ordinal (0-based), or RANK_NONE. */
 uint64_t rank_select(const struct rank *rank, uint32_t ordinal);
 
+/* Starts one after the other, 1 ns each. */
+struct rank_scan {
+    const struct rank *rank;
+    uint64_t granule; /* of the lowest bit of the word at hand: a multiple of 64, as lines are */
+    uint64_t left;    /* its starts that were not given yet */
+};
+/* The first that it gives is the first start after granule. */
+void rank_scan_after(struct rank_scan *scan, const struct rank *rank, uint64_t granule);
+bool rank_scan_word(struct rank_scan *scan); /* on to the next word with starts; false: none */
+
+static inline uint64_t rank_scan_next(struct rank_scan *scan)
+{
+    if (!scan->left && !rank_scan_word(scan))
+        return RANK_NONE;
+    uint64_t found = scan->granule + (unsigned)__builtin_ctzll(scan->left);
+    scan->left &= scan->left - 1;
+    return found;
+}
+
 static inline uint32_t rank_line_count(const struct rank_line *line)
 {
     return (uint32_t)line->words[0];
