@@ -180,6 +180,7 @@ size_t debug_info_frames(struct debug_info *info, uint64_t vaddr, struct debug_f
     for (; index != SCOPE_NONE && frame < frames + FRAMES_MAX - 1; frame++) {
         struct scope *scope = &unit->functions.scopes.items[index];
         frame->name = scope_name(scope);
+        frame->is_bare = !unit->is_c && frame->name && !name_is_mangled(frame->name);
         frame->is_inline = scope->parent != SCOPE_NONE;
         if (!frame->is_inline)
             break;

@@ -39,7 +39,7 @@ struct functions {
 
 struct unit {
     Dwarf_Die die; /* the skeleton, where there is one */
-    bool is_indexed;
+    bool is_indexed, is_c;
     struct functions functions;
     struct line_table *lines; /* NULL: none; shared between units */
     const char *compile_directory;
@@ -60,6 +60,7 @@ struct debug_info {
 
 struct debug_frame {
     const char *name; /* for the linker where it has such a name; NULL: unknown */
+    bool is_bare;     /* a name without namespace and parameters, in a language that has them */
     const char *file; /* NULL: unknown */
     uint32_t line, column;
     bool is_inline;
@@ -80,6 +81,7 @@ void units_free(struct debug_info *info);
 bool functions_read(struct debug_info *info, struct unit *unit);
 void functions_free(struct functions *functions);
 const char *scope_name(struct scope *scope);
+bool name_is_mangled(const char *name);
 
 /* The ranges of a DIE that are code, each to add(); false: memory ran out or the budget has. */
 struct die_code {

@@ -66,7 +66,8 @@ static uint32_t number_of(Dwarf_Attribute *attribute)
     return (uint32_t)value;
 }
 
-/* The scope for what lies within die. */
+/* The scope for what lies within die. An inlined call without ranges (DWARF 2 had no way to say
+ * more than one) is known by the calls within it. */
 static uint32_t add_scope(struct walk *walk, Dwarf_Die *die, uint32_t around, bool is_inlined)
 {
     struct attributes attributes = {0};
@@ -78,7 +79,7 @@ static uint32_t add_scope(struct walk *walk, Dwarf_Die *die, uint32_t around, bo
         return outside;
     walk->failed |= !die_code_add(walk->info, die, &attributes.code, &walk->intervals,
                                   (uint32_t)index, (uint32_t)walk->depth);
-    if (walk->intervals.count == before)
+    if (walk->intervals.count == before && !is_inlined)
         return outside;
     struct scope *scope = VECTOR_PUSH(&functions->scopes);
     if (!scope) {
@@ -173,7 +174,7 @@ bool functions_read(struct debug_info *info, struct unit *unit)
         return false;
     walk->info = info;
     walk->functions = &unit->functions;
-    walk->is_c = language_is_c(root);
+    walk->is_c = unit->is_c = language_is_c(root);
     walk_below(walk, root);
     bool is_done = (!walk->failed || info->steps >= info->budget) &&
                    intervals_flatten(&walk->intervals, &unit->functions.by_address);
@@ -194,6 +195,11 @@ static const char *text_of(struct scope *scope, unsigned name)
     return dwarf_formstring(dwarf_attr_integrate(&scope->die, name, &attribute));
 }
 
+bool name_is_mangled(const char *name)
+{
+    return name[0] == '_' && (name[1] == 'Z' || name[1] == 'R');
+}
+
 /* The linker's name says most where it is mangled: parameters, namespaces. Another one (asm labels:
  * __GI_getenv for getenv) says less than the source's. */
 const char *scope_name(struct scope *scope)
@@ -204,8 +210,7 @@ const char *scope_name(struct scope *scope)
     const char *linkage = text_of(scope, DW_AT_linkage_name);
     if (!linkage)
         linkage = text_of(scope, DW_AT_MIPS_linkage_name);
-    bool is_mangled = linkage && linkage[0] == '_' && (linkage[1] == 'Z' || linkage[1] == 'R');
-    const char *name = is_mangled ? NULL : text_of(scope, DW_AT_name);
+    const char *name = linkage && name_is_mangled(linkage) ? NULL : text_of(scope, DW_AT_name);
     scope->name = name ? name : linkage;
     return scope->name;
 }

@@ -107,12 +107,13 @@ static struct frame_name *push_frame(struct batch *batch, const struct query *qu
     return frame;
 }
 
+/* The symbol's name, where it says more. */
 static void set_symbol(struct batch *batch, const struct query *query, struct frame_name *frame)
 {
     hi_addr bias = query->record->module.bias;
     const struct table_entry *entry =
         tables_by_address(batch->symbols, query->record, query->vaddr + bias);
-    if (!entry)
+    if (!entry || (frame->function && !name_is_mangled(entry->name)))
         return;
     set_function(batch, frame, entry->name);
     frame->function_offset = frame->offset + bias - entry->address;
@@ -135,7 +136,7 @@ static void name_query(struct batch *batch, const struct query *query)
         frame->is_inline = found[i].is_inline;
         if (found[i].name)
             set_function(batch, frame, found[i].name);
-        else if (query->record && i + 1 == count)
+        if (query->record && i + 1 == count && (!found[i].name || found[i].is_bare))
             set_symbol(batch, query, frame);
     }
 }

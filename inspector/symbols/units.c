@@ -3,8 +3,8 @@
  *
  * By the units' own DW_AT_ranges or low_pc and high_pc, never by .debug_aranges, which clang and
  * rustc leave out. Ranges of code that the linker discarded lie at 0 or beyond all code, and are
- * left out. Where no unit says its ranges (compilers of long ago), the functions of all are read to
- * find them.
+ * left out. DWARF 2 has no way to say more than one range: there the functions are read to find
+ * them.
  */
 #include "symbols/debug_info.h"
 
@@ -66,35 +66,35 @@ static int take_code(Dwarf_Attribute *attribute, void *context)
     return DWARF_CB_OK;
 }
 
-static bool add_unit(struct debug_info *info, Dwarf_Die *die, interval_vector *intervals)
+/* Functions tell what the unit does not say of itself. */
+static bool add_functions(struct debug_info *info, struct unit *unit, interval_vector *intervals)
 {
-    struct die_code code = {0};
-    size_t index = info->units.count, before = intervals->count;
-    dwarf_getattrs(die, take_code, &code, 0);
-    if (!die_code_add(info, die, &code, intervals, (uint32_t)index, 0))
-        return info->steps > info->budget;
-    if (intervals->count == before && (code.has_ranges || code.has_low || code.has_high))
-        return true; /* all of it was discarded */
-    struct unit *unit = VECTOR_PUSH(&info->units);
-    if (unit)
-        unit->die = *die;
-    return unit != NULL;
+    uint32_t index = (uint32_t)(unit - info->units.items);
+    if (!functions_read(info, unit))
+        return false;
+    const struct interval_table *table = &unit->functions.by_address;
+    for (size_t k = 0; k + 1 < table->count; k++)
+        if (table->values[k] != INTERVAL_NONE &&
+            !add_range(info, table->starts[k], table->starts[k + 1], intervals, index, 1))
+            return false;
+    return true;
 }
 
-/* Units that do not say where their code is: by their functions. */
-static bool add_functions(struct debug_info *info, interval_vector *intervals)
+static bool add_unit(struct debug_info *info, Dwarf_Die *die, Dwarf_Half version,
+                     interval_vector *intervals)
 {
-    for (size_t i = 0; i < info->units.count; i++) {
-        struct unit *unit = &info->units.items[i];
-        if (!functions_read(info, unit))
-            return false;
-        const struct interval_table *table = &unit->functions.by_address;
-        for (size_t k = 0; k + 1 < table->count; k++)
-            if (table->values[k] != INTERVAL_NONE &&
-                !add_range(info, table->starts[k], table->starts[k + 1], intervals, (uint32_t)i, 0))
-                return false;
-    }
-    return true;
+    struct die_code code = {0};
+    size_t before = intervals->count;
+    dwarf_getattrs(die, take_code, &code, 0);
+    if (!die_code_add(info, die, &code, intervals, (uint32_t)info->units.count, 0))
+        return info->steps > info->budget;
+    if (intervals->count == before && version > 2)
+        return true;
+    struct unit *unit = VECTOR_PUSH(&info->units);
+    if (!unit)
+        return false;
+    unit->die = *die;
+    return version > 2 || add_functions(info, unit, intervals);
 }
 
 bool units_read(struct debug_info *info)
@@ -102,16 +102,15 @@ bool units_read(struct debug_info *info)
     interval_vector intervals = {0};
     Dwarf_CU *cu = NULL;
     Dwarf_Die die;
+    Dwarf_Half version;
     uint8_t type;
     bool is_done = true;
     while (is_done && info->units.count < UNITS_MAX &&
-           dwarf_get_units(info->dwarf, cu, &cu, NULL, &type, &die, NULL) == 0) {
+           dwarf_get_units(info->dwarf, cu, &cu, &version, &type, &die, NULL) == 0) {
         if ((type == DW_UT_compile || type == DW_UT_skeleton || type == DW_UT_partial) &&
             ++info->steps < info->budget)
-            is_done = add_unit(info, &die, &intervals);
+            is_done = add_unit(info, &die, version, &intervals);
     }
-    if (is_done && intervals.count == 0)
-        is_done = add_functions(info, &intervals);
     is_done = is_done && intervals_flatten(&intervals, &info->by_address);
     VECTOR_FREE(&intervals);
     return is_done;
