@@ -9,6 +9,7 @@
 
 #include "symbols/text_pool.h"
 
+#include <elfutils/libdwelf.h>
 #include <fcntl.h>
 #include <libelf.h>
 #include <sys/stat.h>
@@ -67,6 +68,69 @@ static void take_section(struct debug_info *info, const char *name, struct bytes
     }
 }
 
+/* -- the alternate file of dwz -----------------------------------------------------------------*/
+
+struct alternate {
+    const char *name; /* whole, or from the file's own folder */
+    struct module by_id;
+};
+
+static bool try_alternate(struct debug_info *info, const struct alternate *wanted, const char *path)
+{
+    unsigned char id[BUILD_ID_MAX_BYTES];
+    struct image *image = &info->alternate_image;
+    if (image_open_path(image, path, NULL) != HI_OK)
+        return false;
+    if (image_build_id(image, id) == wanted->by_id.build_id_bytes &&
+        memcmp(id, wanted->by_id.build_id, wanted->by_id.build_id_bytes) == 0)
+        return true;
+    image_close(image);
+    return false;
+}
+
+static bool find_alternate(struct symbols *symbols, struct debug_info *info,
+                           const struct alternate *wanted, const struct image *image)
+{
+    char path[2 * MODULE_PATH_ROOM], room[MODULE_PATH_ROOM] = "";
+    for (size_t n = 0; module_build_id_path(symbols, &wanted->by_id, n, ".debug", path); n++)
+        if (try_alternate(info, wanted, path))
+            return true;
+    const char *slash = image->path ? strrchr(image->path, '/') : NULL;
+    bool is_found = false;
+    if (wanted->name[0] == '/') {
+        target_root(symbols, room, sizeof room);
+        snprintf(path, sizeof path, "%s%s", room, wanted->name);
+        is_found = try_alternate(info, wanted, path);
+    } else if (slash) {
+        snprintf(path, sizeof path, "%.*s/%s", (int)(slash - image->path), image->path,
+                 wanted->name);
+        is_found = try_alternate(info, wanted, path);
+    }
+    return is_found || (debuginfod_fetch(symbols, &wanted->by_id, path, sizeof path) &&
+                        try_alternate(info, wanted, path));
+}
+
+/* libdw looks in places of its own when nothing is found here. */
+static void open_alternate(struct symbols *symbols, struct debug_info *info,
+                           const struct image *image)
+{
+    const void *id;
+    struct alternate wanted = {0};
+    ssize_t bytes = dwelf_dwarf_gnu_debugaltlink(info->dwarf, &wanted.name, &id);
+    if (bytes < 2 || (size_t)bytes > BUILD_ID_MAX_BYTES)
+        return;
+    wanted.by_id.build_id_bytes = (size_t)bytes;
+    memcpy(wanted.by_id.build_id, id, (size_t)bytes);
+    if (!find_alternate(symbols, info, &wanted, image))
+        return;
+    info->alternate_elf =
+        elf_memory((char *)(uintptr_t)info->alternate_image.bytes, info->alternate_image.size);
+    if (info->alternate_elf)
+        info->alternate = dwarf_begin_elf(info->alternate_elf, DWARF_C_READ, NULL);
+    if (info->alternate)
+        dwarf_setalt(info->dwarf, info->alternate);
+}
+
 static void find_text(struct debug_info *info, const struct module_record *record)
 {
     info->text_start = UINT64_MAX;
@@ -87,6 +151,11 @@ static void close_info(struct debug_info *info)
         dwarf_end(info->dwarf);
     if (info->elf)
         elf_end(info->elf);
+    if (info->alternate)
+        dwarf_end(info->alternate);
+    if (info->alternate_elf)
+        elf_end(info->alternate_elf);
+    image_close(&info->alternate_image);
     if (info->fd >= 0)
         close(info->fd);
     free(info);
@@ -117,6 +186,7 @@ static struct debug_info *open_info(struct symbols *symbols, struct module_recor
         close_info(info);
         return NULL;
     }
+    open_alternate(symbols, info, image);
     take_section(info, "debug_line", &info->sections.line);
     take_section(info, "debug_line_str", &info->sections.line_str);
     take_section(info, "debug_str", &info->sections.str);

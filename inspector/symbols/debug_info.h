@@ -49,6 +49,9 @@ struct debug_info {
     Dwarf *dwarf;
     Elf *elf;
     int fd;
+    struct image alternate_image; /* dwz: what several files share */
+    Dwarf *alternate;
+    Elf *alternate_elf;
     uint64_t text_start, text_end; /* code lies in here */
     uint64_t steps, budget;
     struct line_sections sections;

@@ -73,8 +73,8 @@ static void find_by_id(const struct symbols *symbols, struct module_record *reco
     char path[MODULE_PATH_ROOM];
     if (record->module.build_id_bytes < 2)
         return;
-    for (size_t n = 0; !record->file.bytes && module_build_id_path(symbols, record, n, "", path);
-         n++) {
+    for (size_t n = 0;
+         !record->file.bytes && module_build_id_path(symbols, &record->module, n, "", path); n++) {
         struct image image;
         if (image_open_path(&image, path, NULL) != HI_OK)
             continue;

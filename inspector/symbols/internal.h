@@ -59,7 +59,9 @@ struct symbols {
     size_t *by_address;      /* indexes of modules, sorted by start */
     struct text_pool *texts; /* names and paths that were asked for */
     struct name_memo *memo;
-    VECTOR(struct module_record *) gone; /* gone_modules.c: remembered by others, not loaded */
+    int64_t fetched_ms; /* spent on debuginfod servers */
+    VECTOR(struct module_record *)
+    gone; /* gone_modules.c: remembered by others, not loaded */
 };
 
 /* modules.c */
@@ -88,8 +90,17 @@ void module_find_debug(struct symbols *symbols, struct module_record *record);
 
 /* The n-th path (room for MODULE_PATH_ROOM) where the file of record's build-id may be; false: no
  * more. The build-id must have two bytes at least. */
-bool module_build_id_path(const struct symbols *symbols, const struct module_record *record,
-                          size_t n, const char *suffix, char *path);
+bool module_build_id_path(const struct symbols *symbols, const struct module *module, size_t n,
+                          const char *suffix, char *path);
+
+/* The n-th folder of debug files, maybe put into room (MODULE_PATH_ROOM); NULL: no more. */
+const char *debug_folder(const struct symbols *symbols, size_t n, char *room);
+/* Before paths that the target has. */
+void target_root(const struct symbols *symbols, char *room, size_t size);
+
+/* debuginfod.c: the path of a debug file that was fetched by build-id; false: none. */
+bool debuginfod_fetch(struct symbols *symbols, const struct module *module, char *path,
+                      size_t size);
 
 /* gone_modules.c: the record of a module that somebody remembers; NULL: memory ran out. */
 struct module_record *module_record_marked(struct symbols *symbols, const struct module_mark *mark);

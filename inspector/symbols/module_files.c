@@ -14,8 +14,9 @@
  * The vdso is a copy of its memory.
  *
  * Debug files: the same .build-id places with ".debug", then .gnu_debuglink beside the module, in
- * its .debug folder and below the debug directories. They must carry the same build-id; a module
- * without one needs the debuglink's CRC. .gnu_debugdata is unpacked with a bound on what comes out.
+ * its .debug folder and below the debug directories, then from a debuginfod server if the user has
+ * set one. They must carry the same build-id; a module without one needs the debuglink's CRC.
+ * .gnu_debugdata is unpacked with a bound on what comes out.
  */
 #include "symbols/internal.h"
 
@@ -105,10 +106,10 @@ static void take_file(struct symbols *symbols, struct module_record *record, str
 /* -- places ------------------------------------------------------------------------------------*/
 
 /* The n-th place where debug files are kept; NULL: no more. */
-static const char *debug_root(const struct symbols *symbols, size_t n, char *room)
+const char *debug_folder(const struct symbols *symbols, size_t n, char *room)
 {
     if (n == 0)
-        return symbols->debug_directory ? symbols->debug_directory : debug_root(symbols, 1, room);
+        return symbols->debug_directory ? symbols->debug_directory : debug_folder(symbols, 1, room);
     if (n == 1) {
         if (target_kind(symbols->target) == TARGET_PROCESS)
             snprintf(room, MODULE_PATH_ROOM, "/proc/%d/root/usr/lib/debug",
@@ -121,15 +122,15 @@ static const char *debug_root(const struct symbols *symbols, size_t n, char *roo
     return n == 2 ? "/usr/lib/debug" : NULL;
 }
 
-bool module_build_id_path(const struct symbols *symbols, const struct module_record *record,
-                          size_t n, const char *suffix, char *path)
+bool module_build_id_path(const struct symbols *symbols, const struct module *module, size_t n,
+                          const char *suffix, char *path)
 {
     char room[MODULE_PATH_ROOM], digits[2 * BUILD_ID_MAX_BYTES + 1];
-    const char *root = debug_root(symbols, n, room);
+    const char *root = debug_folder(symbols, n, room);
     if (!root)
         return false;
-    for (size_t i = 0; i < record->module.build_id_bytes; i++)
-        snprintf(digits + 2 * i, 3, "%02x", record->module.build_id[i]);
+    for (size_t i = 0; i < module->build_id_bytes; i++)
+        snprintf(digits + 2 * i, 3, "%02x", module->build_id[i]);
     snprintf(path, MODULE_PATH_ROOM, "%s/.build-id/%.2s/%s%s", root, digits, digits + 2, suffix);
     return true;
 }
@@ -139,8 +140,8 @@ static void find_by_build_id(struct symbols *symbols, struct module_record *reco
     char path[MODULE_PATH_ROOM];
     if (record->module.build_id_bytes < 2)
         return;
-    for (size_t n = 0; !record->file.bytes && module_build_id_path(symbols, record, n, "", path);
-         n++) {
+    for (size_t n = 0;
+         !record->file.bytes && module_build_id_path(symbols, &record->module, n, "", path); n++) {
         struct image image;
         if (image_open_path(&image, path, NULL) == HI_OK)
             take_file(symbols, record, &image);
@@ -215,7 +216,8 @@ static void debug_by_build_id(struct symbols *symbols, struct module_record *rec
     if (record->module.build_id_bytes < 2)
         return;
     for (size_t n = 0;
-         !record->debug.bytes && module_build_id_path(symbols, record, n, ".debug", path); n++) {
+         !record->debug.bytes && module_build_id_path(symbols, &record->module, n, ".debug", path);
+         n++) {
         struct image image;
         if (image_open_path(&image, path, NULL) != HI_OK)
             continue;
@@ -265,22 +267,29 @@ static bool read_debuglink(const struct module_record *record, char *name, uint3
     return true;
 }
 
+void target_root(const struct symbols *symbols, char *room, size_t size)
+{
+    if (target_kind(symbols->target) == TARGET_PROCESS)
+        snprintf(room, size, "/proc/%d/root", (int)target_pid(symbols->target));
+    else
+        snprintf(room, size, "%s", symbols->sysroot ? symbols->sysroot : "");
+}
+
 static void debug_by_link(struct symbols *symbols, struct module_record *record)
 {
-    char name[LINK_MAX_BYTES], path[2 * MODULE_PATH_ROOM], room[MODULE_PATH_ROOM], base[64] = "";
+    char name[LINK_MAX_BYTES], path[2 * MODULE_PATH_ROOM], room[MODULE_PATH_ROOM];
     uint32_t crc;
     const char *slash = strrchr(record->path, '/');
     int folder = slash ? (int)(slash - record->path) : 0;
     if (!slash || folder > PATH_MAX || !read_debuglink(record, name, &crc))
         return;
-    if (target_kind(symbols->target) == TARGET_PROCESS)
-        snprintf(base, sizeof base, "/proc/%d/root", (int)target_pid(symbols->target));
-    const char *root = symbols->sysroot && !*base ? symbols->sysroot : base;
+    const char *root = room;
+    target_root(symbols, room, sizeof room);
     snprintf(path, sizeof path, "%s%.*s/%s", root, folder, record->path, name);
     debug_try_link(record, path, crc);
     snprintf(path, sizeof path, "%s%.*s/.debug/%s", root, folder, record->path, name);
     debug_try_link(record, path, crc);
-    for (size_t n = 0; (root = debug_root(symbols, n, room)); n++) {
+    for (size_t n = 0; (root = debug_folder(symbols, n, room)); n++) {
         snprintf(path, sizeof path, "%s%.*s/%s", root, folder, record->path, name);
         debug_try_link(record, path, crc);
     }
@@ -328,6 +337,23 @@ static void unpack_mini(struct module_record *record)
         memset(&record->mini, 0, sizeof record->mini);
 }
 
+/* A file that has symbols or DWARF by itself needs no server. */
+static void debug_by_server(struct symbols *symbols, struct module_record *record)
+{
+    char path[MODULE_PATH_ROOM];
+    struct image image;
+    Elf64_Shdr section;
+    if (record->file.bytes && image_section(&record->file, ".debug_info", 0, &section))
+        return;
+    if (!debuginfod_fetch(symbols, &record->module, path, sizeof path) ||
+        image_open_path(&image, path, NULL) != HI_OK)
+        return;
+    if (same_build_id(record, &image))
+        record->debug = image;
+    else
+        image_close(&image);
+}
+
 void module_find_debug(struct symbols *symbols, struct module_record *record)
 {
     if (record->module.kind == MODULE_VDSO || record->debug.bytes || record->mini.bytes)
@@ -335,6 +361,8 @@ void module_find_debug(struct symbols *symbols, struct module_record *record)
     debug_by_build_id(symbols, record);
     if (!record->debug.bytes)
         debug_by_link(symbols, record);
+    if (!record->debug.bytes)
+        debug_by_server(symbols, record);
     if (!record->debug.bytes)
         unpack_mini(record);
 }

@@ -2,8 +2,9 @@
  * Names of addresses of one ELF file, in the way of `addr2line -a -f -i -C`: for each hexadecimal
  * address (as in the file) on standard input a line with the address, then two lines a frame.
  *
- *   name_addresses [-t] [-d DEBUG_DIRECTORY] [-s SYSROOT] FILE
+ *   name_addresses [-t] [-l] [-d DEBUG_DIRECTORY] FILE
  *
+ * -l: names as the linker has them, not demangled.
  * -t: instead of names print seconds: of the first address alone, then of all together, each in a
  * symbols object of its own; and the number of addresses and of frames. What a run of heapinspect
  * would pay is what is timed: opening, indexing, naming.
@@ -26,6 +27,7 @@ struct tool {
     struct module_mark mark;
     unsigned char build_id[BUILD_ID_MAX_BYTES];
     pid_t child;
+    bool is_timed, is_linkage;
     VECTOR(struct frame_place) places;
 };
 
@@ -113,7 +115,10 @@ static void print_names(const struct tool *tool, const struct names *names)
         const struct frame_name *frames = names_at(names, i, &count);
         printf("0x%016" PRIx64 "\n", tool->places.items[i].address);
         for (size_t k = 0; k < count; k++)
-            printf("%s\n%s:%" PRIu32 "\n", frames[k].function ? frames[k].function : "??",
+            printf("%s\n%s:%" PRIu32 "\n",
+                   tool->is_linkage && frames[k].linkage ? frames[k].linkage
+                   : frames[k].function                  ? frames[k].function
+                                                         : "??",
                    frames[k].file ? frames[k].file : "??", frames[k].line);
     }
 }
@@ -123,23 +128,22 @@ int main(int argc, char **argv)
     static struct tool tool;
     struct symbols *symbols;
     struct names names;
-    bool is_timed = false;
-    for (int option; (option = getopt(argc, argv, "td:s:")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "tld:")) != -1;) {
         if (option == 't')
-            is_timed = true;
+            tool.is_timed = true;
         else if (option == 'd')
             tool.options.debug_directory = optarg;
-        else if (option == 's')
-            tool.options.sysroot = optarg;
+        else if (option == 'l')
+            tool.is_linkage = true;
         else
-            fail("usage: name_addresses [-t] [-d DIRECTORY] [-s SYSROOT] FILE");
+            fail("usage: name_addresses [-t] [-l] [-d DIRECTORY] FILE");
     }
     if (optind + 1 != argc)
         fail("which file?");
     take_file(&tool, argv[optind]);
     take_addresses(&tool);
     struct target *target = open_child(&tool);
-    if (is_timed && tool.places.count) {
+    if (tool.is_timed && tool.places.count) {
         double first = name_all(&tool, target, 1, &symbols, &names);
         names_free(&names);
         symbols_close(symbols);
