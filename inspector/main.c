@@ -183,6 +183,8 @@ static enum hi_code build_graph(struct run *run, struct hi_err *err)
                                           .interior_reachable = run->options.interior_reachable,
                                           .unaligned = run->options.unaligned,
                                           .tag_mask = run->options.tag_mask,
+                                          .deferred = run->needs.marks && !run->needs.places &&
+                                                      target_kind(run->in.target) == TARGET_PROCESS,
                                           .progress = &run->progress};
     if (!run->needs.graph)
         return HI_OK;

@@ -12,6 +12,9 @@
  * degrees and bases of their group, edges where edges_take() put them, lists of their own. The
  * graph is the same for any number of workers; only where edges lie differs.
  *
+ * Deferred, words become codes (codes.h) where they would become edges, but for those of roots;
+ * deferred.c makes edges of them later.
+ *
  * Memory beside the graph: a window and its kept words a worker (1 to 4 MiB), 16 bytes a root
  * reference. Nothing depends on the size of a block or a mapping.
  *
@@ -37,9 +40,12 @@ bool build_ended(struct build *build, const char *phase, uint64_t done, uint64_t
            __atomic_load_n(&build->no_memory, __ATOMIC_RELAXED);
 }
 
-void build_resolve(const struct build *build, struct build_worker *worker, size_t count)
+void build_resolve(struct build *build, struct build_worker *worker, size_t count)
 {
-    resolve_words(&build->resolve, worker->window.values, count, worker->results);
+    if (!build->deferred)
+        resolve_words(&build->resolve, worker->window.values, count, worker->results);
+    else if (!codes_put(&build->graph->codes, worker->window.values, count, worker->results))
+        __atomic_store_n(&build->no_memory, true, __ATOMIC_RELAXED);
 }
 
 static bool worker_new(struct build *build, struct build_worker *w)
@@ -101,6 +107,7 @@ static void read_all(struct build *build)
     parallel_run(jobs, build_large, build);
     build_number_parts(&build->roots);
     build->next = 0;
+    build->deferred = false; /* roots are few */
     parallel_run(jobs, build_roots, build);
 }
 
@@ -176,6 +183,9 @@ static enum hi_code build_run(struct build *build, struct hi_err *err)
             return hi_no_memory(err);
     if (!build_roots_prepare(build))
         return hi_no_memory(err);
+    graph->is_deferred = build->deferred;
+    if (build->deferred && !codes_new(&graph->codes, graph->blocks, edges_most(build)))
+        return hi_no_memory(err);
     read_all(build);
     if (build->no_memory || !collect(build))
         return hi_no_memory(err);
@@ -196,6 +206,9 @@ static struct build *build_new(struct graph *graph, struct target *target,
         .live = blocks_live_plane(graph->blocks),
         .interior_reachable = options->interior_reachable,
     };
+    graph->resolve = build->resolve;
+    build->deferred =
+        options->deferred && !options->unaligned && blocks_region_count(graph->blocks) > 0;
     struct hi_range span = blocks_span(graph->blocks);
     build->rule = (struct filter_rule){~options->tag_mask, span.start, span.end};
     return build;

@@ -57,6 +57,7 @@ struct build {
     /* shared by threads */
     uint64_t next;
     bool no_memory, stopped;
+    bool deferred; /* build_resolve() gives codes */
 };
 
 /* Work of one worker: pass to parallel_run with struct build. */
@@ -64,8 +65,8 @@ void build_groups(void *build, int worker);
 void build_large(void *build, int worker);
 void build_roots(void *build, int worker);
 
-/* results[i] = edge of values[i], for the first count of the window. */
-void build_resolve(const struct build *build, struct build_worker *worker, size_t count);
+/* results[i] = edge of values[i], or its code, for the first count of the window. */
+void build_resolve(struct build *build, struct build_worker *worker, size_t count);
 /* build_slab.c: the short way for slabs of small blocks; their edges -> the group, degrees. */
 bool build_slab_fits(const struct build *build, const struct region *region);
 void build_slab(struct build *build, struct build_worker *w, const struct region *region,

@@ -78,6 +78,11 @@ static int part_order(const void *a, const void *b)
 void edges_seal(struct edges *edges)
 {
     struct fat_part *parts = edges->fat.items;
+    size_t kept = 0;
+    for (size_t i = 0; i < edges->fat.count; i++)
+        if (parts[i].count)
+            parts[kept++] = parts[i];
+    edges->fat.count = kept;
     if (edges->fat.count)
         qsort(parts, edges->fat.count, sizeof *parts, part_order);
     for (size_t i = 0; i < edges->fat.count; i++) {

@@ -52,6 +52,7 @@ void edges_free(struct edges *edges);
 /* Room for count edges; UINT64_MAX: none left. */
 uint64_t edges_take(struct edges *edges, uint64_t count);
 bool edges_add_fat(struct edges *edges, const struct fat_part *parts, size_t count);
+/* Again after parts have shrunk. */
 void edges_seal(struct edges *edges);
 
 /* Index of the first fat part of block (its parts follow each other). */

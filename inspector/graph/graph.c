@@ -6,6 +6,7 @@ void graph_free(struct graph *graph)
     if (!graph)
         return;
     edges_free(&graph->edges);
+    codes_free(&graph->codes);
     VECTOR_FREE(&graph->root_holds);
     free(graph->reachable);
     free(graph->possible);

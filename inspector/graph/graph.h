@@ -55,6 +55,8 @@ struct graph_options {
     bool interior_reachable; /* --interior=reachable */
     bool unaligned;
     uint64_t tag_mask; /* bits cleared in every word before it is looked up */
+    bool deferred;     /* words are only collected, and looked up by graph_mark(): the target need
+                          not stand still for that. Until then edges can't be asked for. */
     const struct progress *progress;
 };
 

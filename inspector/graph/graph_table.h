@@ -3,8 +3,10 @@
 #define GRAPH_GRAPH_TABLE_H
 
 #include "graph/bits.h"
+#include "graph/codes.h"
 #include "graph/edges.h"
 #include "graph/graph.h"
+#include "graph/resolve.h"
 
 /* A root's reference. source: index into roots.ranges, and behind those into heaps.suspect; with
  * ROOT_WORD into roots.words, behind those into heaps.kept, then heaps.held. */
@@ -24,6 +26,9 @@ struct graph {
     const struct progress *progress;
     struct graph_stats stats;
     struct edges edges;
+    struct resolve resolve;
+    struct codes codes; /* while is_deferred: codes stand in edges, and must be resolved */
+    bool is_deferred;
     root_holds root_holds; /* by source, then place */
     /* after graph_mark */
     uint64_t *reachable, *possible;
@@ -48,6 +53,8 @@ static inline hi_block edge_block_of(uint32_t edge)
     return edge >> 2;
 }
 
+/* deferred.c: codes become edges; nothing to do where none are. */
+HI_MUST_USE enum hi_code graph_resolve(struct graph *graph, struct hi_err *err);
 /* mark.c: interrupted, or out of memory: no marks are left. */
 HI_MUST_USE enum hi_code mark_failed(struct graph *graph, struct hi_err *err);
 /* lost.c: direct and indirect, after the marks are final. */

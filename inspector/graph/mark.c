@@ -165,9 +165,12 @@ enum hi_code graph_mark(struct graph *graph, graph_judge judge, void *context, s
 {
     struct marking m = {.graph = graph, .judge = judge, .context = context};
     double start = seconds_now();
+    enum hi_code code = graph_resolve(graph, err);
+    if (code != HI_OK)
+        return code;
     bool fine = marking_new(&m, graph) && flood_reachable(&m) && flood_possible(&m);
     marking_free(&m);
-    enum hi_code code = fine ? lost_find(graph, err) : mark_failed(graph, err);
+    code = fine ? lost_find(graph, err) : mark_failed(graph, err);
     graph->stats.mark_seconds = seconds_now() - start;
     return code;
 }

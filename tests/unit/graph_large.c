@@ -49,6 +49,7 @@ static void star(int jobs)
     world_put(&w, DATA, LARGE);
     world_finish(&w);
     w.options.jobs = jobs;
+    w.options.deferred = jobs > 1;
     world_build(&w, NULL, NULL);
     ok(count_marks(&w, MARK_REACHABLE) == COUNT + 1, "an array that holds all (%d workers)", jobs);
     is_u64(graph_edge_count(w.graph, COUNT), COUNT, "all of its edges are there");
@@ -76,6 +77,7 @@ static void trees(int jobs)
     world_put(&w, DATA + 32, slot(0));
     world_finish(&w);
     w.options.jobs = jobs;
+    w.options.deferred = jobs > 1;
     world_build(&w, NULL, NULL);
     is_u64(count_marks(&w, MARK_REACHABLE), split, "a tree is reached");
     ok(count_marks(&w, MARK_DIRECT) == 1 && graph_mark_of(w.graph, split) == MARK_DIRECT,
@@ -118,6 +120,7 @@ static void seams(int jobs)
     world_put(&w, DATA, LARGE);
     world_finish(&w);
     w.options.jobs = jobs;
+    w.options.deferred = jobs > 1;
     world_build(&w, NULL, NULL);
     is_u64(graph_edge_count(w.graph, COUNT), planted, "a block in parts: every edge is found");
     bool same = true;

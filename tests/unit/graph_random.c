@@ -302,6 +302,7 @@ static void random_world(struct world *w)
     for (unsigned i = 0; i < regions; i++) {
         at = (at + 15) & ~(hi_addr)15;
         at += random_below(2) * 4096 * random_below(1000);
+        at += random_below(4) ? 0 : random_below(9) << 30;
         unsigned shape = (unsigned)random_below(3);
         at = shape == 0 ? add_slab(w, at) : shape == 1 ? add_chunks(w, at) : add_one(w, at);
     }
@@ -391,9 +392,10 @@ static void random_worlds(void)
     for (int round = 0; round < 1500 && marks && edges && leaders; round++) {
         struct world w;
         random_world(&w);
-        for (size_t j = 0; j < sizeof jobs / sizeof *jobs; j++) {
+        for (size_t j = 0; j < 2 * sizeof jobs / sizeof *jobs; j++) {
             unsigned asked[BLOCKS_MOST] = {0};
-            w.options.jobs = jobs[j];
+            w.options.jobs = jobs[j / 2];
+            w.options.deferred = j % 2;
             world_build(&w, judge, asked);
             marks &= same_marks(&w);
             edges &= same_edges(&w);
@@ -403,7 +405,7 @@ static void random_worlds(void)
             tally[wanted[i]]++;
         world_free(&w);
     }
-    ok(marks, "marks are those of the naive model, for any number of workers");
+    ok(marks, "marks are those of the naive model, for any number of workers, deferred or not");
     ok(edges, "so are edges");
     ok(leaders, "each lost block hangs off the lowest direct block that leads to it");
     ok(!asked_twice, "the judge is asked once for each block and kind");

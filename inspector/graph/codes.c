@@ -1,0 +1,116 @@
+/* Words in four bytes; see codes.h. */
+#include "graph/codes.h"
+
+#include <sys/mman.h>
+
+#define GIB_BYTES (UINT64_C(1) << CODES_GIB_BITS)
+
+/* Marks in the table of GiBs; numbers have no bits there. */
+enum { GIB_NOWHERE = 1, GIB_ODD = 2, GIB_MARKS = 3 };
+
+/* The GiBs of regions, their ends as well: one past the last block is a place to point to. NODEs
+ * come after all heaps: there may be huge ones. */
+static void gibs_number(struct codes *codes, const struct blocks *blocks, bool nodes)
+{
+    for (size_t i = 0; i < blocks_region_count(blocks); i++) {
+        const struct region *region = blocks_region(blocks, i);
+        if ((region->shape == REGION_NODE) != nodes)
+            continue;
+        uint64_t last = (region->end >> CODES_GIB_BITS) - codes->first;
+        for (uint64_t gib = (region->start >> CODES_GIB_BITS) - codes->first; gib <= last; gib++) {
+            if (codes->gibs[gib] != GIB_NOWHERE)
+                continue;
+            codes->gibs[gib] = GIB_ODD;
+            if (codes->count == CODES_GIBS)
+                continue;
+            codes->starts[codes->count] = (codes->first + gib) << CODES_GIB_BITS;
+            codes->gibs[gib] = codes->count++ << CODES_PLACE_BITS;
+        }
+    }
+}
+
+bool codes_new(struct codes *codes, const struct blocks *blocks, uint64_t most)
+{
+    struct hi_range span = blocks_span(blocks);
+    *codes = (struct codes){.first = span.start >> CODES_GIB_BITS, .odd_reserved = most};
+    uint64_t gibs = (span.end >> CODES_GIB_BITS) - codes->first + 1;
+    codes->gibs = malloc(gibs * sizeof *codes->gibs);
+    /* where address space is rationed a smaller share may do */
+    for (; !codes->odd && codes->odd_reserved; codes->odd_reserved /= 2) {
+        void *memory = mmap(NULL, codes->odd_reserved * sizeof *codes->odd, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory == MAP_FAILED)
+            continue;
+        codes->odd = memory;
+        break;
+    }
+    if (!codes->gibs || (!codes->odd && most)) {
+        codes_free(codes);
+        return false;
+    }
+    for (uint64_t i = 0; i < gibs; i++)
+        codes->gibs[i] = GIB_NOWHERE;
+    gibs_number(codes, blocks, false);
+    gibs_number(codes, blocks, true);
+    return true;
+}
+
+void codes_free(struct codes *codes)
+{
+    free(codes->gibs);
+    if (codes->odd)
+        munmap(codes->odd, codes->odd_reserved * sizeof *codes->odd);
+    *codes = (struct codes){0};
+}
+
+/* An odd word, or one that is nowhere. */
+static bool odd_put(struct codes *codes, uint64_t word, uint32_t gib, uint32_t *out)
+{
+    uint64_t limit = EDGE_NONE - ((uint64_t)codes->count << CODES_PLACE_BITS);
+    *out = EDGE_NONE;
+    if (gib == GIB_NOWHERE)
+        return true;
+    uint64_t place = __atomic_fetch_add(&codes->odd_used, 1, __ATOMIC_RELAXED);
+    if (place >= codes->odd_reserved || place >= limit)
+        return false;
+    codes->odd[place] = word;
+    *out = (codes->count << CODES_PLACE_BITS) + (uint32_t)place;
+    return true;
+}
+
+bool codes_put(struct codes *codes, const uint64_t *words, size_t count, uint32_t *out)
+{
+    bool fine = true;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t word = words[i];
+        uint32_t gib = codes->gibs[(word >> CODES_GIB_BITS) - codes->first];
+        out[i] = gib | (uint32_t)((word & (GIB_BYTES - 1)) >> 3);
+        if (__builtin_expect((gib & GIB_MARKS) | (word & 7), 0))
+            fine &= odd_put(codes, word, gib, &out[i]);
+    }
+    return fine;
+}
+
+static inline uint64_t word_of(const struct codes *codes, uint32_t code)
+{
+    uint32_t gib = code >> CODES_PLACE_BITS;
+    if (__builtin_expect(gib >= codes->count, 0))
+        return codes->odd[code - (codes->count << CODES_PLACE_BITS)];
+    return codes->starts[gib] + (uint64_t)(code & ((UINT32_C(1) << CODES_PLACE_BITS) - 1)) * 8;
+}
+
+size_t codes_resolve(const struct codes *codes, const struct resolve *resolve, uint32_t *codes_here,
+                     size_t count)
+{
+    uint64_t words[BLOCKS_AT_MANY];
+    size_t none = 0;
+    for (size_t from = 0; from < count; from += BLOCKS_AT_MANY) {
+        size_t batch = count - from < BLOCKS_AT_MANY ? count - from : BLOCKS_AT_MANY;
+        for (size_t i = 0; i < batch; i++)
+            words[i] = word_of(codes, codes_here[from + i]);
+        resolve_words(resolve, words, batch, codes_here + from);
+        for (size_t i = 0; i < batch; i++)
+            none += codes_here[from + i] == EDGE_NONE;
+    }
+    return none;
+}

@@ -1,0 +1,39 @@
+/*
+ * codes: words that may be references, kept in 4 bytes each until there is time to look them up.
+ *
+ * A look-up costs more than reading the word did, and needs nothing of the target. So while a
+ * process is stopped words are only put into codes, in the very place where their edges will
+ * stand; when it runs again codes_resolve() makes edges of them. (10 million blocks of glibc in 2.6
+ * GiB: stopped for 0.95 s instead of 1.25 s, himalloc's for 0.4 s instead of 0.53 s.)
+ *
+ * A code is the number of a GiB that has blocks (of the first 16) and the word's place in it, in
+ * units of 8 bytes. Words into other GiBs, and those off that grid, are "odd": their code is a
+ * place in a table of whole words. What lies in no GiB with a block is dropped at once.
+ */
+#ifndef GRAPH_CODES_H
+#define GRAPH_CODES_H
+
+#include "graph/resolve.h"
+
+enum { CODES_GIB_BITS = 30, CODES_PLACE_BITS = CODES_GIB_BITS - 3, CODES_GIBS = 16 };
+
+struct codes {
+    uint32_t
+        *gibs; /* by (address >> 30) - first: number << CODES_PLACE_BITS, or one of .c's marks */
+    uint64_t first;
+    hi_addr starts[CODES_GIBS];
+    uint32_t count;                  /* of numbered GiBs */
+    uint64_t *odd;                   /* a reservation of address space */
+    uint64_t odd_used, odd_reserved; /* used is shared by threads */
+};
+
+/* most: no more words than that will come. false: out of memory. */
+bool codes_new(struct codes *codes, const struct blocks *blocks, uint64_t most);
+void codes_free(struct codes *codes);
+/* out[i]: the code of words[i], or EDGE_NONE where no block can be. false: no room. */
+bool codes_put(struct codes *codes, const uint64_t *words, size_t count, uint32_t *out);
+/* Codes become edges (or EDGE_NONE) in place; how many of them are none. */
+size_t codes_resolve(const struct codes *codes, const struct resolve *resolve, uint32_t *codes_here,
+                     size_t count);
+
+#endif
