@@ -1,6 +1,8 @@
 /* Names for addresses: the nearest fact wins, from block to mapping; see place.h. */
 #include "analysis/place.h"
 
+#include "symbols/names.h"
+
 #include <inttypes.h>
 
 const char *place_kind_name(enum place_kind kind)
@@ -44,6 +46,29 @@ static void say_thread(const struct inspection *in, pid_t tid, char *buffer, siz
         snprintf(buffer, size, "thread %d", (int)tid);
 }
 
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+/* " (file.c:12)" for code whose line is known, of the call that was inlined last or of the function
+ * that it is in. */
+static void add_line(const struct inspection *in, struct frame_place code, bool innermost,
+                     char *buffer, size_t size)
+{
+    struct names names;
+    size_t count, used = strlen(buffer);
+    if (names_of(in->symbols, &code, 1, &names, NULL) != HI_OK)
+        return;
+    const struct frame_name *frames = names_at(&names, 0, &count);
+    const struct frame_name *frame = innermost ? frames : &frames[count - 1];
+    if (frame->file && frame->line && used < size)
+        snprintf(buffer + used, size - used, " (%s:%" PRIu32 ")", base_name(frame->file),
+                 frame->line);
+    names_free(&names);
+}
+
 /* A function's name without the offset, for a frame. */
 static void function_name(const struct inspection *in, hi_addr pc, char *buffer, size_t size)
 {
@@ -55,12 +80,13 @@ static void function_name(const struct inspection *in, hi_addr pc, char *buffer,
     else
         symbols_describe(in->symbols, pc, buffer, size);
     buffer[strcspn(buffer, "@")] = '\0'; /* read@@GLIBC_2.2.5: the version tells nobody anything */
+    add_line(in, (struct frame_place){.address = pc}, false, buffer, size);
 }
 
 static void name_stack(const struct place_finder *finder, hi_addr address, pid_t tid, char *name,
                        size_t size)
 {
-    char thread[64], function[160];
+    char thread[64], function[224];
     say_thread(finder->in, tid, thread, sizeof thread);
     const struct stack_frame *frame = stack_frames_at(&finder->frames, address);
     if (frame) {
@@ -71,17 +97,15 @@ static void name_stack(const struct place_finder *finder, hi_addr address, pid_t
     }
 }
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash && slash[1] ? slash + 1 : path;
-}
-
 static void name_data(const struct inspection *in, hi_addr address, const char *module, char *name,
                       size_t size)
 {
     char symbol[200];
+    const struct mapping *mapping = target_mapping_at(in->target, address);
     symbols_describe(in->symbols, address, symbol, sizeof symbol);
+    if (mapping && mapping->protection & MAPPING_EXECUTE)
+        add_line(in, (struct frame_place){.address = address, .exact = true}, true, symbol,
+                 sizeof symbol);
     if (module && module[0])
         snprintf(name, size, "%s in %s", symbol, base_name(module));
     else

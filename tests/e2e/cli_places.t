@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """whatis, refs and path against a program that says where its words lie: live and in a core."""
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -18,6 +19,7 @@ for line in process.stdout:
 t.wait_until(lambda: any(
     pathlib.Path(f"/proc/{process.pid}/task/{task.name}/syscall").read_text().startswith("34 ")
     for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir()))
+SOURCE = (t.ROOT / "tests/programs/places.c").read_text().splitlines()
 PLACES = ("data", "tls", "stack", "mapping")
 
 
@@ -35,6 +37,8 @@ def check(target, how):
     names = dict(zip(PLACES, (place["name"] for place in places)))
     t.ok("place_in_data" in (names["data"] or ""), f"{how}: data by its symbol")
     t.ok("stand_still" in (names["stack"] or ""), f"{how}: a stack word by its function")
+    line = re.search(r"stand_still \(places\.c:(\d+)\)", names["stack"] or "")
+    t.is_(SOURCE[int(line[1]) - 1].strip() if line else None, "pause();", f"{how}: ... and its line")
     t.ok("thread" in (names["tls"] or ""), f"{how}: thread-local storage by its thread")
 
     status, refs, err = t.inspect_json(*target, "refs", hex(said["block"]), "--limit=0")
