@@ -78,20 +78,32 @@ static hi_addr main_first(struct ptmalloc *p, hi_addr *base)
     return (*base + CHUNK_ALIGN - 1) & ~(hi_addr)(CHUNK_ALIGN - 1);
 }
 
+/* Of an arena that is not contiguous: does it have chunks on the break? Live, that mapping has a
+ * name; a core does not know it. A break that was in the way from the start is found by scanning.
+ */
+static bool is_on_break(struct ptmalloc *p, hi_addr first, const struct hi_range *run)
+{
+    struct ptmalloc_arena *arena = &p->arenas.items[0];
+    const struct mapping *mapping = target_mapping_at(p->target, first);
+    uint64_t budget = UINT64_C(1) << 24;
+    if (arena->top >= first && arena->top < run->end)
+        return true;
+    if (mapping && mapping->path && strcmp(mapping->path, "[heap]") == 0)
+        return true;
+    return ptmalloc_chain_leads(p, arena, first, run->end, &budget) ||
+           (p->flux_budget && ptmalloc_chain_mends(p, arena, first, run->end, &budget));
+}
+
 static bool walk_main(struct ptmalloc *p, struct heap_sink *sink)
 {
     struct ptmalloc_arena *arena = &p->arenas.items[0];
     hi_addr base, first = main_first(p, &base);
     if (!first || !arena->top)
         return true;
-    /* a break that was in the way may have been a mapping from the start: then scanning finds it */
     struct hi_range run = evidence_heap_run(p->target, first);
-    const struct mapping *mapping = target_mapping_at(p->target, first);
     if (run.end <= first)
         return sink_finding(sink, "the main arena is there", first, "not in memory");
-    bool broken = arena->flags & NONCONTIGUOUS;
-    if (broken && !(mapping && mapping->path && strcmp(mapping->path, "[heap]") == 0) &&
-        !(arena->top >= first && arena->top < run.end))
+    if (arena->flags & NONCONTIGUOUS && !is_on_break(p, first, &run))
         return true;
     struct ptmalloc_piece piece = {.arena = arena, .first = first, .limit = run.end};
     if (!ptmalloc_walk_pieces(p, sink, &piece))

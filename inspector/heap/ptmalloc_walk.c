@@ -519,16 +519,20 @@ static void walk_chunks(struct walk *w, hi_addr first)
         walk_on(w);
 }
 
-/* Behind fenceposts of the main arena: the first place from which a chain leads on. */
+/* Behind fenceposts of the main arena: the first place from which a chain leads on. Its top may be
+ * on a mapping by now, with more pieces between foreign memory here. */
 static hi_addr segment_after(struct walk *w, hi_addr from)
 {
+    enum { NONCONTIGUOUS = 2 };
     uint64_t budget = SEARCH_BUDGET;
-    if (w->arena->top < from || w->arena->top >= w->limit)
-        return w->limit;
-    for (hi_addr q = from; q <= w->arena->top && budget; q += CHUNK_ALIGN, budget--)
+    bool ahead = w->arena->top >= from && w->arena->top < w->limit;
+    hi_addr last = ahead ? w->arena->top : w->limit;
+    if (!ahead && !(w->arena->flags & NONCONTIGUOUS))
+        return last;
+    for (hi_addr q = from; q < last && budget; q += CHUNK_ALIGN, budget--)
         if (ptmalloc_chain_leads(w->p, w->arena, q, w->limit, &budget))
             return q;
-    return w->arena->top;
+    return last;
 }
 
 bool ptmalloc_claim(struct ptmalloc *p, hi_addr start, hi_addr end)

@@ -13,8 +13,9 @@
 static const struct mode modes[] = {
     {"six threads", "heap_truth", 40000, "6", {"plain"}, 40},
     {"mapped and aligned blocks", "heap_truth", 20000, "4", {"large"}, 25},
-    {"one thread, foreign sbrk", "heap_truth", 20000, "0", {"large", "brk"}, 15},
-    {"break in the way", "heap_truth", 30000, "2", {"large", "nobrk"}, 10},
+    {"one thread, foreign sbrk", "heap_truth", 20000, "0", {"large", "brk"}, 11},
+    {"break in the way", "heap_truth", 30000, "2", {"large", "nobrk"}, 7},
+    {"holes, then the break in the way", "heap_truth", 30000, "2", {"large", "brk", "nobrk"}, 7},
     {"static", "heap_truth_static", 20000, "4", {"large"}, 10},
 };
 
