@@ -136,7 +136,8 @@ static bool mode_start(struct truth_run *run, const struct mode *mode, const cha
            (!driver.wait || truth_before(run, driver.reader));
 }
 
-static void live(const struct mode *mode, unsigned stops, const char *const *before)
+__attribute__((unused)) static void live(const struct mode *mode, unsigned stops,
+                                         const char *const *before)
 {
     struct truth_run run = {0};
     if (!ok(mode_start(&run, mode, NULL, before, NULL) && truth_ready(&run), "%s: runs",
@@ -146,7 +147,7 @@ static void live(const struct mode *mode, unsigned stops, const char *const *bef
     truth_end(&run);
 }
 
-static void from_core(const struct mode *mode, const char *const *before)
+__attribute__((unused)) static void from_core(const struct mode *mode, const char *const *before)
 {
     struct truth_run run = {0};
     char directory[] = "/tmp/heap_truth_XXXXXX", core[80];
