@@ -32,11 +32,12 @@ static bool fuzz_once(size_t count)
 }
 
 /* prefix: of the images' names. */
-static int fuzz_main(const char *prefix, int argc, char **argv)
+__attribute__((unused)) static int fuzz_main(const char *prefix, int argc, char **argv)
 {
     time_t seconds = argc > 1 ? strtol(argv[1], NULL, 10) : 5;
     uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : (uint64_t)time(NULL) << 20;
     char *paths[FUZZ_IMAGES];
+    damage_random = random_next;
     size_t count = damage_images(prefix, paths, FUZZ_IMAGES);
     for (size_t i = 0; i < count; i++) {
         if (!image_load(&fuzz_image[i], paths[i]) || !damage_open(&fuzz_hostile[i], &fuzz_image[i]))

@@ -109,6 +109,7 @@ int main(int argc, char **argv)
     const char *seconds = getenv("IMAGE_SECONDS");
     random_state = seed ? strtoull(seed, NULL, 10) : (uint64_t)time(NULL) * 1000003 + getpid();
     printf("# IMAGE_SEED=%llu\n", (unsigned long long)random_state);
+    damage_random = random_next;
     if (argc > 3)
         return make(argv[1], argv[2], argv[3]);
     size_t count = damage_images("", names, MOST);

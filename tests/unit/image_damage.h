@@ -1,6 +1,6 @@
 /*
  * Images of processes (heap_image.h) with words of them changed and reads that fail: what the unit
- * test and the fuzzers do to the readers. Whoever includes it has a random_next().
+ * test and the fuzzers do to the readers.
  */
 #ifndef TESTS_UNIT_IMAGE_DAMAGE_H
 #define TESTS_UNIT_IMAGE_DAMAGE_H
@@ -9,7 +9,7 @@
 
 #include <dirent.h>
 
-static uint64_t random_next(void);
+static uint64_t (*damage_random)(void); /* set by whoever includes this */
 
 struct hostile {
     struct heap_image *image;
@@ -38,7 +38,8 @@ static bool damage_is_told(const struct heaps *heaps)
 /* One walk over whatever it has become. false: a failure of ours. */
 static bool damage_walk(struct hostile *hostile)
 {
-    struct heap_context context = {hostile->target, hostile->symbols, NULL};
+    struct heap_context context = {
+        .target = hostile->target, .symbols = hostile->symbols, .jobs = 1};
     struct heaps_options options = {.only = hostile->image->head->reader};
     struct heaps *heaps = NULL;
     struct hi_err err = {0};
@@ -63,14 +64,14 @@ static bool damage_walk(struct hostile *hostile)
 
 static uint64_t hostile_word(const struct heap_image *image, uint64_t before)
 {
-    size_t page = random_next() % image->head->pages;
+    size_t page = damage_random() % image->head->pages;
     uint64_t other;
-    memcpy(&other, image->pages + page * IMAGE_PAGE + random_next() % (IMAGE_PAGE / 8) * 8, 8);
-    switch (random_next() % 8) {
+    memcpy(&other, image->pages + page * IMAGE_PAGE + damage_random() % (IMAGE_PAGE / 8) * 8, 8);
+    switch (damage_random() % 8) {
     case 0:
         return ~before;
     case 1:
-        return before ^ UINT64_C(1) << random_next() % 64;
+        return before ^ UINT64_C(1) << damage_random() % 64;
     case 2:
         return 0;
     case 3:
@@ -78,11 +79,11 @@ static uint64_t hostile_word(const struct heap_image *image, uint64_t before)
     case 4:
         return before + 8;
     case 5:
-        return image->page_addresses[page] + random_next() % IMAGE_PAGE;
+        return image->page_addresses[page] + damage_random() % IMAGE_PAGE;
     case 6:
         return other;
     default:
-        return random_next();
+        return damage_random();
     }
 }
 
@@ -95,8 +96,8 @@ static bool is_scribble(uint64_t word)
 static hi_addr random_place(const struct heap_image *image, uint64_t *word)
 {
     for (unsigned i = 0; i < 100000; i++) {
-        size_t page = random_next() % image->head->pages;
-        size_t at = random_next() % (IMAGE_PAGE / 8) * 8;
+        size_t page = damage_random() % image->head->pages;
+        size_t at = damage_random() % (IMAGE_PAGE / 8) * 8;
         memcpy(word, image->pages + page * IMAGE_PAGE + at, 8);
         if (!is_scribble(*word))
             return image->page_addresses[page] + at;
