@@ -25,7 +25,7 @@ INSPECTOR_OBJECTS := $(INSPECTOR_SOURCES:%.c=$(BUILD)/%.o)
 INSPECTOR_LIBRARY := $(BUILD)/libinspector.a
 INSPECTOR_CFLAGS  := -Iinspector -I. -pthread -DHEAPINSPECT_VERSION='"$(VERSION)"' \
                      -include inspector/base/banned.h
-INSPECTOR_LIBS    := -ldl -ldw -lelf -liberty -lz -lzstd -llzma -llz4 -pthread
+INSPECTOR_LIBS    := -ldl -ldw -lelf -liberty -lz -lzstd -llzma -llz4 -lm -pthread
 
 .PHONY: all deps demo check step bench fuzz format install clean help
 all: $(BUILD)/heapinspect $(BUILD)/libhimalloc.so $(BUILD)/libhimalloc.a

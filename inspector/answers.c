@@ -1,5 +1,5 @@
 /* Each command: run its analysis, hand the result to its report, free it; see answers.h. */
-#include "answers.h"
+#include "answers_leaks.h"
 
 #include <inttypes.h>
 
@@ -8,72 +8,6 @@ enum { REFERRERS_KEPT = 1000, ADDRESSES_MOST = 10000 };
 typedef enum hi_code (*answer_function)(const struct report *report, const struct options *options,
                                         const struct place_finder *finder, enum status *status,
                                         struct hi_err *err);
-
-/* -- leaks and summary ------------------------------------------------------------------------ */
-
-static enum hi_code answer_summary(const struct report *report, const struct options *options,
-                                   const struct place_finder *finder, enum status *status,
-                                   struct hi_err *err)
-{
-    struct leaks leaks = {0};
-    struct fragmentation fragmentation;
-    bool known = report->in->is_marked && report->in->heaps->count;
-    enum hi_code code = known ? leaks_find(&leaks, report->in, err) : HI_OK;
-    (void)options;
-    (void)finder;
-    if (code == HI_OK) {
-        fragmentation_measure(&fragmentation, report->in->heaps);
-        report_summary(report, known ? &leaks : NULL, &fragmentation);
-    }
-    leaks_free(&leaks);
-    *status = STATUS_CLEAN;
-    return code;
-}
-
-static enum hi_code report_in_style(const struct report *report, const struct options *options,
-                                    const struct leaks *leaks,
-                                    const struct suppressions *suppressions, struct hi_err *err)
-{
-    enum hi_code code = HI_OK;
-    const char *style = options->style;
-    if (!leaks || !style || options->json || strcmp(style, "text") == 0) {
-        report_leaks(report, leaks, suppressions);
-        return HI_OK;
-    }
-    if (strcmp(style, "lsan") == 0)
-        report_leaks_lsan(report, leaks);
-    else
-        code = report_leaks_gperftools(report, leaks, err);
-    if (code == HI_OK && suppressions)
-        report_suppressions(report, suppressions);
-    return code;
-}
-
-static enum hi_code answer_leaks(const struct report *report, const struct options *options,
-                                 const struct place_finder *finder, enum status *status,
-                                 struct hi_err *err)
-{
-    struct leaks leaks = {0};
-    struct suppressions suppressions = {0};
-    bool known = report->in->is_marked;
-    enum hi_code code = HI_OK;
-    (void)finder;
-    if (options->suppressions)
-        code = suppressions_read(&suppressions, options->suppressions, err);
-    if (code == HI_OK && known)
-        code = leaks_find(&leaks, report->in, err);
-    if (code == HI_OK)
-        leaks_suppress(&leaks, &suppressions, NULL, NULL); /* no reader keeps stacks yet */
-    bool found = leaks.totals.direct.blocks > 0;
-    bool silent = options->if_found && !found && known && inspection_complete(report->in);
-    if (code == HI_OK && !silent)
-        code = report_in_style(report, options, known ? &leaks : NULL,
-                               options->suppressions ? &suppressions : NULL, err);
-    *status = found ? STATUS_FOUND : STATUS_CLEAN;
-    leaks_free(&leaks);
-    suppressions_free(&suppressions);
-    return code;
-}
 
 /* -- lists and pictures ----------------------------------------------------------------------- */
 
@@ -128,11 +62,38 @@ static enum hi_code answer_chunks(const struct report *report, const struct opti
     return report_chunks(report, &filter, err);
 }
 
+static enum hi_code answer_top_stacks(const struct report *report, struct hi_err *err)
+{
+    struct allocations all;
+    struct call_stacks stacks;
+    struct report named = *report;
+    call_stacks_begin(&stacks, report->in);
+    named.stacks = &stacks;
+    enum hi_code code = allocations_live(&all, report->in, err);
+    if (code != HI_OK)
+        return code;
+    allocations_by_stack(&all);
+    uint64_t rows = report_rows(report, all.items.count, TOP_ROWS);
+    for (uint64_t i = 0; i < rows && code == HI_OK; i++)
+        code = call_stacks_add(&stacks, all.items.items[i].heap, all.items.items[i].stack_id, err);
+    if (code == HI_OK)
+        code = call_stacks_name(&stacks, err);
+    if (code == HI_OK)
+        report_top_stacks(&named, &all);
+    call_stacks_free(&stacks);
+    allocations_free(&all);
+    return code;
+}
+
 static enum hi_code answer_top(const struct report *report, const struct options *options,
                                const struct place_finder *finder, enum status *status,
                                struct hi_err *err)
 {
     struct census census;
+    if (strcmp(options->by, "stack") == 0) {
+        *status = STATUS_CLEAN;
+        return answer_top_stacks(report, err);
+    }
     enum census_by by = strcmp(options->by, "arena") == 0    ? CENSUS_ARENA
                         : strcmp(options->by, "thread") == 0 ? CENSUS_THREAD
                                                              : CENSUS_SIZE;
@@ -170,6 +131,18 @@ static enum hi_code answer_one(struct answer *a, const struct report *report,
                           err);
 }
 
+/* Who allocated and who freed it. */
+static enum hi_code add_block_stacks(struct call_stacks *stacks, const struct place *place,
+                                     struct hi_err *err)
+{
+    const struct chunk *chunk = &place->chunk;
+    if (!place->has_chunk || !chunk->heap)
+        return HI_OK;
+    uint16_t heap = (uint16_t)(chunk->heap - stacks->in->heaps->heaps);
+    enum hi_code code = call_stacks_add(stacks, heap, chunk->stack_id, err);
+    return code == HI_OK ? call_stacks_add(stacks, heap, chunk->freed_stack_id, err) : code;
+}
+
 static enum hi_code answer_whatis(const struct report *report, const struct options *options,
                                   const struct place_finder *finder, enum status *status,
                                   struct hi_err *err)
@@ -178,13 +151,22 @@ static enum hi_code answer_whatis(const struct report *report, const struct opti
     if (count > ADDRESSES_MOST)
         return hi_fail(err, HI_USAGE, "%zu addresses are too many for one command", count);
     struct answer *answers = calloc(count + 1, sizeof *answers);
+    struct call_stacks stacks;
+    struct report named = *report;
     enum hi_code code = HI_OK;
     if (!answers)
         return hi_no_memory(err);
+    call_stacks_begin(&stacks, report->in);
+    named.stacks = &stacks;
     for (size_t i = 0; i < count && code == HI_OK; i++)
         code = answer_one(&answers[i], report, finder, options->addresses.items[i], err);
+    for (size_t i = 0; i < count && code == HI_OK; i++)
+        code = add_block_stacks(&stacks, &answers[i].place, err);
     if (code == HI_OK)
-        report_whatis(report, finder, answers, count);
+        code = call_stacks_name(&stacks, err);
+    if (code == HI_OK)
+        report_whatis(&named, finder, answers, count);
+    call_stacks_free(&stacks);
     for (size_t i = 0; i < count; i++)
         referrers_free(&answers[i].referrers);
     free(answers);
@@ -272,11 +254,15 @@ static const struct {
     [COMMAND_PATH] = {{.heap = true, .graph = true, .marks = true, .places = true}, answer_path},
     [COMMAND_TOP] = {{.heap = true}, answer_top},
     [COMMAND_VERIFY] = {{.heap = true}, answer_verify},
+    [COMMAND_EXPORT] = {{.heap = true}, NULL}, /* answer_export(): no report */
 };
 
-struct needs answer_needs(enum command command)
+struct needs answer_needs(const struct options *options)
 {
-    return answers[command].needs;
+    struct needs needs = answers[options->command].needs;
+    if (options->command == COMMAND_EXPORT && options->leaks)
+        needs.graph = needs.marks = true;
+    return needs;
 }
 
 enum hi_code answer(const struct report *report, const struct options *options,

@@ -6,6 +6,7 @@
 #define ANSWERS_H
 
 #include "options.h"
+#include "report/buffer.h"
 #include "report/reports.h"
 
 /* The exit status is an interface. */
@@ -21,8 +22,11 @@ struct needs {
     bool marks;  /* what roots hold */
     bool places; /* names for stack addresses */
 };
-struct needs answer_needs(enum command command);
+struct needs answer_needs(const struct options *options);
 
+/* export: no report, but the bytes of a file. */
+HI_MUST_USE enum hi_code answer_export(const struct inspection *in, const struct options *options,
+                                       struct buffer *out, struct hi_err *err);
 /* HI_OK and *status, or why not. finder: only where places are needed. */
 HI_MUST_USE enum hi_code answer(const struct report *report, const struct options *options,
                                 const struct place_finder *finder, enum status *status,

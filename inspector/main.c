@@ -289,7 +289,8 @@ static enum hi_code check_heaps(const struct run *run, struct hi_err *err)
     inspection_gap(&run->in, gap, sizeof gap);
     if (!found && gap[0] && (!heaps->unknown[0] || target_ended(run->in.target)))
         return hi_fail(err, HI_FAULT, "no heap in use was found in what could be read: %s", gap);
-    if (heaps->unknown[0] && (!found || run->options.command == COMMAND_LEAKS))
+    if (heaps->unknown[0] &&
+        (!found || run->options.command == COMMAND_LEAKS || run->options.leaks))
         return hi_fail(err, HI_UNSUPPORTED, "%s", heaps->unknown);
     if (found || (heaps->count && run->options.command != COMMAND_LEAKS))
         return HI_OK;
@@ -318,6 +319,24 @@ static void print_notes(const struct run *run)
         fprintf(stderr, "heapinspect: note: %s\n", target_note(target, i));
 }
 
+/* A file of another tool's: made whole, then written. */
+static enum hi_code write_export(const struct run *run, enum status *status, struct hi_err *err)
+{
+    const struct options *o = &run->options;
+    struct buffer out = {0};
+    enum hi_code code = HI_OK;
+    *status = STATUS_CLEAN;
+    if (strcmp(o->format, "pprof") == 0 && !o->output && isatty(run->output))
+        return hi_fail(err, HI_USAGE, "--format=pprof is no text for a terminal: -o FILE");
+    code = answer_export(&run->in, o, &out, err);
+    if (code == HI_OK)
+        code = empty_output(run, err);
+    if (code == HI_OK)
+        code = buffer_write(&out, run->output, o->output ? o->output : "the profile", err);
+    buffer_free(&out);
+    return code;
+}
+
 static enum hi_code print_answer(struct run *run, enum status *status, struct hi_err *err)
 {
     const struct options *o = &run->options;
@@ -329,6 +348,8 @@ static enum hi_code print_answer(struct run *run, enum status *status, struct hi
                             .limit = o->limit,
                             .columns = terminal.columns,
                             .rows = terminal.rows};
+    if (o->command == COMMAND_EXPORT)
+        return write_export(run, status, err);
     enum hi_code code = empty_output(run, err);
     if (code == HI_OK)
         code = writer_open(&report.writer, run->output, o->json ? WRITER_JSON : WRITER_TEXT, colour,
@@ -429,7 +450,7 @@ int main(int argc, char **argv)
         status = print_help(&run.options);
     } else {
         bool is_terminal = isatty(STDERR_FILENO);
-        run.needs = answer_needs(run.options.command);
+        run.needs = answer_needs(&run.options);
         run.progress = (struct progress){
             .report = progress_line_report, .context = &run.line, .stop = &stop_wanted};
         progress_line_start(

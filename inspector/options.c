@@ -36,12 +36,14 @@ static const struct command_spec commands[COMMAND_COUNT] = {
                       true},
     [COMMAND_PATH] = {"path", "ADDRESS", "why it is alive: a shortest chain from a root", 1, 1,
                       true},
-    [COMMAND_TOP] = {"top", "", "what the heap is made of (--by=size, arena, thread)", 0, 0, true},
+    [COMMAND_TOP] = {"top", "", "what the heap is made of (--by=stack, size, arena, thread)", 0, 0,
+                     true},
     [COMMAND_VERIFY] = {"verify", "", "checks every rule of the heap's format", 0, 0, true},
     [COMMAND_DIFF] = {"diff", "OLD NEW", "what grew between two cores", 2, 2, false},
     [COMMAND_SNAPSHOT] = {"snapshot", "", "a small file that can be inspected as a core", 0, 0,
                           false},
-    [COMMAND_EXPORT] = {"export", "", "profiles and graphs for other tools", 0, 0, false},
+    [COMMAND_EXPORT] = {"export", "", "a heap profile for other tools: pprof, flame graphs", 0, 0,
+                        true},
     [COMMAND_RUN] = {"run", "[OPTION...] -- PROGRAM [ARGUMENT...]",
                      "start a program on himalloc with a leak check at its exit", 0, UINT_MAX,
                      true},
@@ -62,6 +64,7 @@ enum option_kind {
     OPTION_INTERIOR, /* bool */
     OPTION_BY,       /* const char *, one of a few */
     OPTION_STYLE,    /* const char *, one of a few */
+    OPTION_FORMAT,   /* const char *, one of a few */
     OPTION_EXIT,     /* uint64_t, has_exit_code */
     OPTION_REFUSED,  /* known, and not built yet */
 };
@@ -76,7 +79,8 @@ struct option_spec {
 
 #define MEMBER(name) offsetof(struct options, name)
 #define ONLY(name)   (1u << COMMAND_##name)
-#define MARKING      (ONLY(SUMMARY) | ONLY(LEAKS) | ONLY(WHATIS) | ONLY(REFS) | ONLY(PATH))
+#define MARKING                                                                                    \
+    (ONLY(SUMMARY) | ONLY(LEAKS) | ONLY(WHATIS) | ONLY(REFS) | ONLY(PATH) | ONLY(EXPORT))
 
 static const struct option_spec specs[] = {
     {'p', "pid", "PID", "a live process", OPTION_PID, MEMBER(pid), 0},
@@ -116,11 +120,13 @@ static const struct option_spec specs[] = {
     {0, "max-size", "SIZE", "no larger ones", OPTION_SIZE, MEMBER(max_bytes), ONLY(CHUNKS)},
     {0, "arena", "ID", "of this arena only", OPTION_ARENA, MEMBER(arena), ONLY(CHUNKS)},
     {0, "to", NULL, "what it points to", OPTION_FLAG, MEMBER(refs_to), ONLY(REFS)},
-    {0, "by", "WHAT", "size, arena or thread", OPTION_BY, MEMBER(by), ONLY(TOP)},
+    {0, "by", "WHAT", "stack, size, arena or thread", OPTION_BY, MEMBER(by), ONLY(TOP)},
     {0, "style", "STYLE", "text, lsan or gperftools: whose words the report is in", OPTION_STYLE,
      MEMBER(style), ONLY(LEAKS) | ONLY(RUN)},
     {0, "suppressions", "FILE", "leaks not to be told: lines of leak:PATTERN", OPTION_TEXT,
-     MEMBER(suppressions), ONLY(LEAKS) | ONLY(RUN)},
+     MEMBER(suppressions), ONLY(LEAKS) | ONLY(RUN) | ONLY(EXPORT)},
+    {0, "profile", "FILE", "write what is lost to FILE as well, as a gperftools heap profile",
+     OPTION_TEXT, MEMBER(profile), ONLY(LEAKS)},
     {0, "if-found", NULL, "no output at all when nothing is lost", OPTION_FLAG, MEMBER(if_found),
      ONLY(LEAKS)},
     {0, "exitcode", "N", "the exit status when there are leaks (23)", OPTION_EXIT,
@@ -128,7 +134,10 @@ static const struct option_spec specs[] = {
     {0, "himalloc", "FILE", "the library, where it is not beside heapinspect", OPTION_TEXT,
      MEMBER(himalloc), ONLY(RUN)},
     {0, "retained", NULL, "with what each holds alone", OPTION_REFUSED, 0, ONLY(TOP)},
-    {0, "format", "F", "of the exported file", OPTION_REFUSED, 0, ONLY(EXPORT)},
+    {0, "format", "F", "gperftools (.heap), pprof (profile.proto) or flamegraph", OPTION_FORMAT,
+     MEMBER(format), ONLY(EXPORT)},
+    {0, "leaks", NULL, "what is lost; without it what is live", OPTION_FLAG, MEMBER(leaks),
+     ONLY(EXPORT)},
 };
 
 enum { SPEC_COUNT = sizeof specs / sizeof specs[0] };
@@ -276,15 +285,16 @@ static enum hi_code parse_when(enum when *when, const char *name, const char *te
 
 static enum hi_code parse_by(const char **by, const char *text, struct hi_err *err)
 {
-    static const char *const kinds[] = {"size", "arena", "thread"};
-    for (unsigned i = 0; i < 3; i++)
+    static const char *const kinds[] = {"stack", "size", "arena", "thread"};
+    for (unsigned i = 0; i < 4; i++)
         if (strcmp(text, kinds[i]) == 0) {
             *by = kinds[i];
             return HI_OK;
         }
-    if (strcmp(text, "stack") == 0 || strcmp(text, "type") == 0)
-        return usage(err, "--by=%s is not built yet; there is --by=size, arena and thread", text);
-    return usage(err, "--by=%s: it is size, arena or thread", text);
+    if (strcmp(text, "type") == 0)
+        return usage(err, "--by=%s is not built yet; there is --by=stack, size, arena and thread",
+                     text);
+    return usage(err, "--by=%s: it is stack, size, arena or thread", text);
 }
 
 static enum hi_code parse_style(const char **style, const char *text, struct hi_err *err)
@@ -296,6 +306,23 @@ static enum hi_code parse_style(const char **style, const char *text, struct hi_
             return HI_OK;
         }
     return usage(err, "--style=%s: it is text, lsan or gperftools", text);
+}
+
+static enum hi_code parse_format(const char **format, const char *text, struct hi_err *err)
+{
+    static const char *const formats[] = {"gperftools", "pprof", "flamegraph"};
+    static const char *const later[] = {"json", "html", "sqlite", "dot"};
+    for (unsigned i = 0; i < 3; i++)
+        if (strcmp(text, formats[i]) == 0) {
+            *format = formats[i];
+            return HI_OK;
+        }
+    for (unsigned i = 0; i < 4; i++)
+        if (strcmp(text, later[i]) == 0)
+            return usage(err,
+                         "--format=%s is not built yet; there is gperftools, pprof and flamegraph",
+                         text);
+    return usage(err, "--format=%s: it is gperftools, pprof or flamegraph", text);
 }
 
 static enum hi_code parse_exit_code(struct options *options, const char *text, struct hi_err *err)
@@ -378,6 +405,8 @@ static enum hi_code store(struct options *options, const struct option_spec *spe
         return parse_by(member, value, err);
     case OPTION_STYLE:
         return parse_style(member, value, err);
+    case OPTION_FORMAT:
+        return parse_format(member, value, err);
     case OPTION_EXIT:
         return parse_exit_code(options, value, err);
     case OPTION_REFUSED:
@@ -611,6 +640,8 @@ static enum hi_code check_whole(struct parse *parse, size_t first)
     if (!o->pid && !o->core)
         return usage(parse->err, "no target: give a process (-p PID) or a core file; "
                                  "heapinspect --help says more");
+    if (o->command == COMMAND_EXPORT && !o->format)
+        return usage(parse->err, "export needs a format: --format=gperftools, pprof or flamegraph");
     if (o->max_bytes < o->min_bytes)
         return usage(parse->err, "--max-size is below --min-size: no block can have such a size");
     enum hi_code code = check_belonging(parse);

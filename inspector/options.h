@@ -71,6 +71,9 @@ struct options {
     const char *style;        /* leaks, run: NULL, text, lsan or gperftools */
     const char *suppressions; /* leaks, run: a file */
     bool if_found;            /* leaks: nothing to say, nothing said */
+    const char *profile;      /* leaks: a file to write what is lost to, or NULL */
+    const char *format;       /* export: gperftools, pprof or flamegraph */
+    bool leaks;               /* export: what is lost instead of what is live */
     const char *himalloc;     /* run: the library */
     bool has_exit_code;       /* run */
     uint64_t exit_code;

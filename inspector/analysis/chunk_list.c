@@ -15,16 +15,17 @@ struct listing {
 
 static void add_detail(struct chunk *chunk, const struct inspection *in)
 {
-    struct heap_detail detail = {0};
-    struct hi_err err;
-    struct heap_context context = inspection_context(in);
-    if (!chunk->heap || !chunk->heap->reader->detail ||
-        heaps_detail(in->heaps, &context, chunk->block, &detail, &err) != HI_OK)
+    if (!chunk->heap || !chunk->heap->reader->detail)
         return;
-    if (detail.has_requested && detail.requested <= chunk->usable)
+    struct heap_detail detail = inspection_detail(in, chunk->block);
+    bool is_live = chunk->state == BLOCK_LIVE || chunk->state == BLOCK_IN_FLIGHT;
+    if (detail.has_requested && is_live)
         chunk->size = detail.requested;
     chunk->thread = detail.allocated_by_tid;
     chunk->stack_id = detail.stack_id;
+    chunk->freed_stack_id = is_live ? 0 : detail.freed_stack_id;
+    chunk->is_sampled = detail.is_sampled;
+    chunk->tag = detail.tag;
 }
 
 static struct chunk chunk_at(const struct inspection *in, const struct arena_index *arenas,

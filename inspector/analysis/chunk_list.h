@@ -13,7 +13,10 @@ struct chunk {
     const struct heap *heap;
     const struct arena *arena; /* NULL: unknown */
     pid_t thread;              /* 0: unknown */
-    uint64_t stack_id;         /* 0: none */
+    uint64_t stack_id;         /* who allocated it; 0: not known */
+    uint64_t freed_stack_id;   /* not live: who freed it; 0: not known */
+    bool is_sampled;           /* stands for others of its size */
+    const char *tag;           /* the program's word for it; NULL: none */
 };
 
 struct chunk_filter {

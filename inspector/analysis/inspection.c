@@ -57,18 +57,20 @@ struct heap_context inspection_context(const struct inspection *in)
     return (struct heap_context){.target = in->target, .symbols = in->symbols};
 }
 
-uint64_t inspection_size(const struct inspection *in, hi_block block)
+struct heap_detail inspection_detail(const struct inspection *in, hi_block block)
 {
-    const struct region *region = blocks_region_of(in->heaps->blocks, block);
-    uint64_t usable = blocks_usable(in->heaps->blocks, block);
-    if (!region || region->heap >= in->heaps->count ||
-        !in->heaps->heaps[region->heap].reader->detail)
-        return usable;
     struct heap_context context = inspection_context(in);
     struct heap_detail detail = {0};
     struct hi_err err;
-    if (heaps_detail(in->heaps, &context, block, &detail, &err) != HI_OK || !detail.has_requested ||
-        detail.requested > usable)
-        return usable;
-    return detail.requested;
+    if (heaps_detail(in->heaps, &context, block, &detail, &err) != HI_OK)
+        return (struct heap_detail){0};
+    if (detail.requested > blocks_usable(in->heaps->blocks, block))
+        detail.has_requested = false;
+    return detail;
+}
+
+uint64_t inspection_size(const struct inspection *in, hi_block block)
+{
+    struct heap_detail detail = inspection_detail(in, block);
+    return detail.has_requested ? detail.requested : blocks_usable(in->heaps->blocks, block);
 }

@@ -27,6 +27,9 @@ void inspection_gap(const struct inspection *in, char *buffer, size_t size);
 
 /* What readers want to know of the target, for heaps_detail(). */
 struct heap_context inspection_context(const struct inspection *in);
+/* What the allocator knows of a block beyond its place: zeros where it knows nothing. A requested
+ * size that the block could not hold is none. */
+struct heap_detail inspection_detail(const struct inspection *in, hi_block block);
 /* A live block's size for people: requested bytes where the allocator knows them, else usable. */
 uint64_t inspection_size(const struct inspection *in, hi_block block);
 

@@ -5,7 +5,8 @@
  * name their leader, a direct block. Pass one puts each direct and possible block into a group
  * (a hash table of group indexes, keyed by kind, heap and stack or size) and remembers the groups
  * of direct blocks in a sorted array. Pass two finds each indirect block's leader there by binary
- * search. Cost: 8 bytes a direct leak, and a group each for what is different.
+ * search, and groups it below its leader's group. Cost: 8 bytes a direct leak, and a group each for
+ * what is different.
  *
  * The totals of reachable blocks are live less lost: the marks of the reachable ones are never
  * walked one by one.
@@ -28,6 +29,7 @@ struct grouping {
 struct group_key {
     enum mark kind;
     uint16_t heap;
+    uint32_t holder;
     uint64_t stack_id, size; /* size: 0 where a stack is known */
 };
 
@@ -35,6 +37,7 @@ static uint64_t key_hash(const struct group_key *key)
 {
     uint64_t h = key->size * UINT64_C(0x9e3779b97f4a7c15);
     h ^= (key->stack_id + key->heap) * UINT64_C(0xc2b2ae3d27d4eb4f) + (uint64_t)key->kind;
+    h ^= key->holder * UINT64_C(0x165667b19e3779f9);
     h ^= h >> 32;
     h *= UINT64_C(0x9e3779b97f4a7c15);
     return h ^ h >> 29;
@@ -42,14 +45,14 @@ static uint64_t key_hash(const struct group_key *key)
 
 static struct group_key key_of(const struct leak_group *group)
 {
-    return (struct group_key){group->kind, group->heap, group->stack_id,
+    return (struct group_key){group->kind, group->heap, group->holder, group->stack_id,
                               group->stack_id ? 0 : group->size_min};
 }
 
 static bool key_same(const struct group_key *a, const struct group_key *b)
 {
-    return a->kind == b->kind && a->heap == b->heap && a->stack_id == b->stack_id &&
-           a->size == b->size;
+    return a->kind == b->kind && a->heap == b->heap && a->holder == b->holder &&
+           a->stack_id == b->stack_id && a->size == b->size;
 }
 
 static size_t slot_for(const struct grouping *g, const struct group_key *key)
@@ -92,6 +95,8 @@ static uint32_t group_at(struct grouping *g, const struct group_key *key, uint64
         return UINT32_MAX;
     group->kind = key->kind;
     group->heap = key->heap;
+    group->number = (uint32_t)g->leaks->groups.count;
+    group->holder = key->holder;
     group->stack_id = key->stack_id;
     group->size_min = group->size_max = size;
     g->slots[slot] = (uint32_t)g->leaks->groups.count;
@@ -115,31 +120,33 @@ static void join(struct leak_group *group, hi_addr address, uint64_t size)
         group->examples[group->example_count++] = address;
 }
 
-static uint64_t stack_of(const struct grouping *g, hi_block block, uint16_t heap)
+/* Put a block into its group, made if need be: the group's index, or UINT32_MAX. */
+static uint32_t take(struct grouping *g, const struct lost_block *lost, uint32_t holder,
+                     struct blocks_total *total)
 {
-    struct heap_detail detail = {0};
-    struct hi_err err;
-    struct heap_context context = inspection_context(g->in);
-    if (heap >= g->in->heaps->count || !g->in->heaps->heaps[heap].reader->detail ||
-        heaps_detail(g->in->heaps, &context, block, &detail, &err) != HI_OK)
-        return 0;
-    return detail.stack_id;
+    const struct blocks *blocks = g->in->heaps->blocks;
+    const struct region *region = blocks_region_of(blocks, lost->block);
+    struct heap_detail detail = inspection_detail(g->in, lost->block);
+    uint64_t size = detail.has_requested ? detail.requested : blocks_usable(blocks, lost->block);
+    struct group_key key = {.kind = lost->mark,
+                            .heap = region ? region->heap : 0,
+                            .holder = holder,
+                            .stack_id = detail.stack_id,
+                            .size = detail.stack_id ? 0 : size};
+    uint32_t index = group_at(g, &key, size);
+    add(total, size);
+    if (index != UINT32_MAX)
+        join(&g->leaks->groups.items[index], blocks_address(blocks, lost->block), size);
+    return index;
 }
 
 static enum hi_code take_own(struct grouping *g, const struct lost_block *lost, struct hi_err *err)
 {
     struct leak_totals *totals = &g->leaks->totals;
-    const struct blocks *blocks = g->in->heaps->blocks;
-    const struct region *region = blocks_region_of(blocks, lost->block);
-    uint16_t heap = region ? region->heap : 0;
-    uint64_t size = inspection_size(g->in, lost->block);
-    add(lost->mark == MARK_DIRECT ? &totals->direct : &totals->possible, size);
-    uint64_t stack = stack_of(g, lost->block, heap);
-    struct group_key key = {lost->mark, heap, stack, stack ? 0 : size};
-    uint32_t index = group_at(g, &key, size);
+    uint32_t index =
+        take(g, lost, 0, lost->mark == MARK_DIRECT ? &totals->direct : &totals->possible);
     if (index == UINT32_MAX)
         return hi_no_memory(err);
-    join(&g->leaks->groups.items[index], blocks_address(blocks, lost->block), size);
     if (lost->mark != MARK_DIRECT)
         return HI_OK;
     struct led *led = VECTOR_PUSH(&g->led);
@@ -149,7 +156,8 @@ static enum hi_code take_own(struct grouping *g, const struct lost_block *lost, 
     return HI_OK;
 }
 
-static struct leak_group *group_of_leader(const struct grouping *g, hi_block leader)
+/* Its index, or UINT32_MAX. */
+static uint32_t group_of_leader(const struct grouping *g, hi_block leader)
 {
     size_t low = 0, high = g->led.count;
     while (low < high) {
@@ -160,17 +168,41 @@ static struct leak_group *group_of_leader(const struct grouping *g, hi_block lea
             high = middle;
     }
     if (low == g->led.count || g->led.items[low].block != leader)
-        return NULL;
-    return &g->leaks->groups.items[g->led.items[low].group];
+        return UINT32_MAX;
+    return g->led.items[low].group;
 }
 
-static void take_indirect(struct grouping *g, const struct lost_block *lost)
+static enum hi_code take_indirect(struct grouping *g, const struct lost_block *lost,
+                                  struct hi_err *err)
 {
-    uint64_t size = inspection_size(g->in, lost->block);
-    add(&g->leaks->totals.indirect, size);
-    struct leak_group *group = group_of_leader(g, lost->leader);
-    if (group)
-        add(&group->indirect, size);
+    struct blocks_total total = {0}, *all = &g->leaks->totals.indirect;
+    uint32_t holder = group_of_leader(g, lost->leader);
+    uint32_t number = holder == UINT32_MAX ? 0 : g->leaks->groups.items[holder].number;
+    if (take(g, lost, number, &total) == UINT32_MAX)
+        return hi_no_memory(err);
+    all->blocks++;
+    all->bytes += total.bytes;
+    if (holder != UINT32_MAX)
+        add(&g->leaks->groups.items[holder].indirect, total.bytes);
+    return HI_OK;
+}
+
+/* What hangs off others goes into a list of its own. */
+static enum hi_code split(struct leaks *leaks, struct hi_err *err)
+{
+    size_t own = 0;
+    for (size_t i = 0; i < leaks->groups.count; i++) {
+        if (leaks->groups.items[i].kind != MARK_INDIRECT) {
+            leaks->groups.items[own++] = leaks->groups.items[i];
+            continue;
+        }
+        struct leak_group *hanging = VECTOR_PUSH(&leaks->hanging);
+        if (!hanging)
+            return hi_no_memory(err);
+        *hanging = leaks->groups.items[i];
+    }
+    leaks->groups.count = own;
+    return HI_OK;
 }
 
 static int compare_groups(const void *a, const void *b)
@@ -181,6 +213,16 @@ static int compare_groups(const void *a, const void *b)
     uint64_t left = x->own.bytes + x->indirect.bytes, right = y->own.bytes + y->indirect.bytes;
     if (left != right)
         return left > right ? -1 : 1;
+    return x->examples[0] < y->examples[0] ? -1 : x->examples[0] > y->examples[0];
+}
+
+static int compare_hanging(const void *a, const void *b)
+{
+    const struct leak_group *x = a, *y = b;
+    if (x->holder != y->holder)
+        return x->holder < y->holder ? -1 : 1;
+    if (x->own.bytes != y->own.bytes)
+        return x->own.bytes > y->own.bytes ? -1 : 1;
     return x->examples[0] < y->examples[0] ? -1 : x->examples[0] > y->examples[0];
 }
 
@@ -218,12 +260,17 @@ enum hi_code leaks_find(struct leaks *leaks, const struct inspection *in, struct
     for (size_t i = 0; i < count && code == HI_OK; i++) {
         struct lost_block lost = graph_lost(in->graph, i);
         if (lost.mark == MARK_INDIRECT)
-            take_indirect(&g, &lost);
+            code = take_indirect(&g, &lost, err);
     }
+    if (code == HI_OK)
+        code = split(leaks, err);
     count_reachable(leaks, in->heaps);
     if (leaks->groups.count)
         qsort(leaks->groups.items, leaks->groups.count, sizeof *leaks->groups.items,
               compare_groups);
+    if (leaks->hanging.count)
+        qsort(leaks->hanging.items, leaks->hanging.count, sizeof *leaks->hanging.items,
+              compare_hanging);
     VECTOR_FREE(&g.led);
     free(g.slots);
     return code;
@@ -232,4 +279,18 @@ enum hi_code leaks_find(struct leaks *leaks, const struct inspection *in, struct
 void leaks_free(struct leaks *leaks)
 {
     VECTOR_FREE(&leaks->groups);
+    VECTOR_FREE(&leaks->hanging);
+}
+
+size_t leaks_hanging_of(const struct leaks *leaks, const struct leak_group *group)
+{
+    size_t low = 0, high = leaks->hanging.count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (leaks->hanging.items[middle].holder < group->number)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
 }

@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-enum { FRAMES_MOST = 256, FILE_MOST = 16 << 20 };
+enum { FRAMES_MOST = 2048, FILE_MOST = 16 << 20 };
 
 /* -- matching --------------------------------------------------------------------------------- */
 
@@ -78,22 +78,62 @@ static void drop(struct leaks *leaks, const struct leak_group *group, struct sup
     add(&by->total, &group->indirect);
 }
 
-void leaks_suppress(struct leaks *leaks, const struct suppressions *suppressions, stack_names names,
+size_t suppressions_stack_names(void *call_stacks, const struct leak_group *group,
+                                struct frame_names *frames, size_t most)
+{
+    const struct call_stacks *stacks = call_stacks;
+    const struct call_stack *stack = call_stacks_find(stacks, group->heap, group->stack_id);
+    size_t filled = 0;
+    for (uint32_t i = 0; stack && i < stack->count; i++) {
+        size_t count;
+        const struct frame_name *names =
+            call_frame_names(stacks, call_stack_frame(stacks, stack, i), &count);
+        for (size_t k = 0; k < count && filled < most; k++)
+            frames[filled++] =
+                (struct frame_names){names[k].function, names[k].file, names[k].module};
+    }
+    return filled;
+}
+
+/* Hanging groups of what was dropped go as well. Both lists keep their order. */
+static bool hanging_drop(struct leaks *leaks)
+{
+    uint32_t most = 0;
+    for (size_t i = 0; i < leaks->hanging.count; i++)
+        if (leaks->hanging.items[i].holder > most)
+            most = leaks->hanging.items[i].holder;
+    bool *there = calloc((size_t)most + 1, sizeof *there);
+    if (!there)
+        return false;
+    for (size_t i = 0; i < leaks->groups.count; i++)
+        if (leaks->groups.items[i].number <= most)
+            there[leaks->groups.items[i].number] = true;
+    size_t kept = 0;
+    for (size_t i = 0; i < leaks->hanging.count; i++)
+        if (there[leaks->hanging.items[i].holder])
+            leaks->hanging.items[kept++] = leaks->hanging.items[i];
+    leaks->hanging.count = kept;
+    free(there);
+    return true;
+}
+
+bool leaks_suppress(struct leaks *leaks, const struct suppressions *suppressions, stack_names names,
                     void *context)
 {
     struct frame_names frames[FRAMES_MOST];
     size_t kept = 0;
     for (size_t i = 0; i < leaks->groups.count; i++) {
         const struct leak_group *group = &leaks->groups.items[i];
-        size_t count =
-            names && group->stack_id ? names(context, group->stack_id, frames, FRAMES_MOST) : 0;
+        size_t count = names && group->stack_id ? names(context, group, frames, FRAMES_MOST) : 0;
         struct suppression *by = suppressions_find(suppressions, frames, count);
         if (by)
             drop(leaks, group, by);
         else
             leaks->groups.items[kept++] = *group;
     }
+    bool dropped = kept < leaks->groups.count;
     leaks->groups.count = kept;
+    return !dropped || hanging_drop(leaks);
 }
 
 /* -- reading ---------------------------------------------------------------------------------- */

@@ -12,6 +12,7 @@
 #ifndef ANALYSIS_SUPPRESSIONS_H
 #define ANALYSIS_SUPPRESSIONS_H
 
+#include "analysis/call_stacks.h"
 #include "analysis/leaks.h"
 
 struct suppression {
@@ -42,11 +43,14 @@ struct suppression *suppressions_find(const struct suppressions *suppressions,
                                       const struct frame_names *frames, size_t count);
 
 /* The frames of a group's stack: how many of at most `most` were filled. */
-typedef size_t (*stack_names)(void *context, uint64_t stack_id, struct frame_names *frames,
-                              size_t most);
+typedef size_t (*stack_names)(void *context, const struct leak_group *group,
+                              struct frame_names *frames, size_t most);
 /* Takes suppressed groups, with what they hold, out of leaks. names: NULL where no stacks are
- * known. */
-void leaks_suppress(struct leaks *leaks, const struct suppressions *suppressions, stack_names names,
-                    void *context);
+ * known. false: memory is out. */
+HI_MUST_USE bool leaks_suppress(struct leaks *leaks, const struct suppressions *suppressions,
+                                stack_names names, void *context);
+/* stack_names by struct call_stacks, to which all groups were added. */
+size_t suppressions_stack_names(void *call_stacks, const struct leak_group *group,
+                                struct frame_names *frames, size_t most);
 
 #endif

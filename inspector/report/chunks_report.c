@@ -39,6 +39,7 @@ static bool say_chunk(void *context, const struct chunk *chunk)
     else
         writer_null(w, "arena", "     -");
     say_thread(w, chunk);
+    writer_string(w, "tag", chunk->tag ? " {}" : "", chunk->tag);
     writer_text(w, "\n");
     writer_object_end(w);
     writer_json_line(w);

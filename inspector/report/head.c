@@ -178,6 +178,28 @@ static void say_amounts(const struct report *report, size_t index)
     writer_bytes(w, "system_bytes", shown ? ", {} from the system\n" : "", heap->system_bytes);
 }
 
+/* Where an allocator can remember who allocated. */
+static void say_stacks(const struct report *report, const struct heap *heap)
+{
+    struct writer *w = report->writer;
+    bool shown = heap->active, sampled = heap->stacks == HEAP_STACKS_SAMPLED;
+    if (!heap->reader->stack)
+        return;
+    writer_object_begin(w, "stacks");
+    writer_string(w, "mode", NULL, heap_stacks_name(heap->stacks)); /* a sentence in text */
+    writer_text(w, !shown                             ? ""
+                   : heap->stacks == HEAP_STACKS_NONE ? "  call stacks are not kept"
+                   : heap->stacks == HEAP_STACKS_FULL ? "  call stacks of all allocations"
+                                                      : "  call stacks of samples");
+    writer_bytes(w, "sample_bytes", shown && sampled ? ", one in {} on average" : "",
+                 sampled ? heap->sample_bytes : 0);
+    writer_number(w, "blocks", shown ? "; {} blocks have one" : "", heap->blocks_with_stack);
+    writer_number(w, "lost", shown && heap->stacks_lost ? "; {} found no room" : "",
+                  heap->stacks_lost);
+    writer_text(w, shown ? "\n" : "");
+    writer_object_end(w);
+}
+
 static void say_heap(const struct report *report, size_t index)
 {
     struct writer *w = report->writer;
@@ -191,6 +213,7 @@ static void say_heap(const struct report *report, size_t index)
     writer_string(w, "found_by", " (found by: {})", found_by_name(heap->found_by));
     writer_bool(w, "active", "", ", not used yet", heap->active);
     say_amounts(report, index);
+    say_stacks(report, heap);
     say_checks(report, heap);
     writer_object_end(w);
 }

@@ -16,12 +16,6 @@ static void say_sizes(const struct report *report, const struct leak_group *grou
     writer_object_end(w);
 }
 
-static void say_stack(const struct report *report)
-{
-    writer_list_begin(report->writer, "stack"); /* no allocator here keeps stacks yet: empty */
-    writer_list_end(report->writer);
-}
-
 static void say_examples(const struct report *report, const struct leak_group *group)
 {
     writer_list_begin(report->writer, "examples");
@@ -34,7 +28,33 @@ static void say_examples(const struct report *report, const struct leak_group *g
     writer_list_end(report->writer);
 }
 
-static void say_group(const struct report *report, const struct leak_group *group)
+/* What hangs off a group, by who allocated it. In text with -v. */
+static void say_hanging(const struct report *report, const struct leak_group *group,
+                        const struct leaks *leaks)
+{
+    enum { MOST = 16 };
+    struct writer *w = report->writer;
+    size_t first = leaks_hanging_of(leaks, group), i = first;
+    bool shown = report->verbose || writer_is_json(w);
+    writer_list_begin(w, "holds");
+    for (; shown && i < leaks->hanging.count && i - first < MOST; i++) {
+        const struct leak_group *hanging = &leaks->hanging.items[i];
+        if (hanging->holder != group->number)
+            break;
+        writer_object_begin(w, NULL);
+        writer_bytes(w, "bytes", "      holds {}", hanging->own.bytes);
+        writer_number(w, "blocks", hanging->own.blocks == 1 ? " in {} block" : " in {} blocks",
+                      hanging->own.blocks);
+        writer_address(w, "example", ", one at {}\n", hanging->examples[0]);
+        report_stack_id(report, hanging->stack_id);
+        report_stack(report, "stack", hanging->heap, hanging->stack_id, NULL);
+        writer_object_end(w);
+    }
+    writer_list_end(w);
+}
+
+static void say_group(const struct report *report, const struct leak_group *group,
+                      const struct leaks *leaks)
 {
     struct writer *w = report->writer;
     bool direct = group->kind == MARK_DIRECT, one = group->own.blocks == 1;
@@ -55,10 +75,12 @@ static void say_group(const struct report *report, const struct leak_group *grou
     writer_bytes(w, "bytes", group->indirect.blocks ? " ({}) more" : "", group->indirect.bytes);
     writer_object_end(w);
     writer_text(w, "\n");
-    say_stack(report);
+    report_stack_id(report, group->stack_id);
+    report_stack(report, "stack", group->heap, group->stack_id, NULL);
     writer_null(w, "type", NULL);
     writer_string(w, "allocator", NULL, report->in->heaps->heaps[group->heap].reader->name);
     say_examples(report, group);
+    say_hanging(report, group, leaks);
     writer_object_end(w);
 }
 
@@ -67,7 +89,7 @@ void report_leak_groups(const struct report *report, const struct leaks *leaks, 
     uint64_t rows = report_rows(report, leaks->groups.count, most);
     writer_list_begin(report->writer, "leaks");
     for (uint64_t i = 0; i < rows; i++)
-        say_group(report, &leaks->groups.items[i]);
+        say_group(report, &leaks->groups.items[i], leaks);
     writer_list_end(report->writer);
     report_more(report, leaks->groups.count - rows);
 }
@@ -105,6 +127,21 @@ static void say_verdict(const struct report *report, const struct leaks *leaks)
     writer_text(w, "\n");
 }
 
+/* Stacks of samples only: said where a leak is shown without one. */
+static void say_sampled(const struct report *report, const struct leaks *leaks)
+{
+    const struct heaps *heaps = report->in->heaps;
+    bool missed = false;
+    for (size_t i = 0; i < leaks->groups.count; i++) {
+        const struct leak_group *group = &leaks->groups.items[i];
+        missed |= !group->stack_id && heaps->heaps[group->heap].stacks == HEAP_STACKS_SAMPLED;
+    }
+    if (missed)
+        writer_text(report->writer,
+                    "Call stacks are known for sampled blocks only; a program that is started "
+                    "with\nHIMALLOC=stacks:full (or by heapinspect run) remembers all.\n");
+}
+
 void report_leaks(const struct report *report, const struct leaks *leaks,
                   const struct suppressions *suppressions)
 {
@@ -115,6 +152,8 @@ void report_leaks(const struct report *report, const struct leaks *leaks,
     if (leaks)
         say_verdict(report, leaks);
     report_leak_groups(report, leaks ? leaks : &none, LEAK_ROWS);
+    if (leaks)
+        say_sampled(report, leaks);
     if (suppressions)
         report_suppressions(report, suppressions);
     if (leaks)

@@ -8,6 +8,8 @@
 #ifndef REPORT_REPORTS_H
 #define REPORT_REPORTS_H
 
+#include "analysis/allocations.h"
+#include "analysis/call_stacks.h"
 #include "analysis/census.h"
 #include "analysis/chunk_map.h"
 #include "analysis/fragmentation.h"
@@ -20,11 +22,15 @@
 struct report {
     struct writer *writer;
     const struct inspection *in;
+    const struct call_stacks *stacks; /* with the names of those that are shown; NULL: none */
+    const char *profile;              /* leaks: a heap profile was written there; or NULL */
     bool verbose;
     bool has_limit;
     uint64_t limit; /* with has_limit; 0: all */
     unsigned columns, rows;
 };
+
+enum { TOP_ROWS = 25 }; /* groups of `top` in text, when --limit says nothing */
 
 /* Rows to show of count: --limit, else otherwise in text, all in JSON. */
 uint64_t report_rows(const struct report *report, uint64_t count, uint64_t otherwise);
@@ -40,9 +46,17 @@ void report_mark(const struct report *report);
 /* {"blocks": n, "bytes": n}; text by the two patterns. */
 void report_total(const struct report *report, const char *key, const char *blocks_pattern,
                   const char *bytes_pattern, const struct blocks_total *total);
+/* A list of frames. Without a title it is empty when the stack is not known, with one (text above
+ * the frames) it is null then. true: there was a stack. */
+bool report_stack(const struct report *report, const char *key, uint16_t heap, uint64_t id,
+                  const char *title);
+/* "stack_id": for programs, as `chunks` has it. */
+void report_stack_id(const struct report *report, uint64_t id);
 /* The list "leaks"; in text with a headline. most: rows in text when --limit says nothing. */
 void report_leak_groups(const struct report *report, const struct leaks *leaks, uint64_t most);
 
+/* Leaks that a summary shows, of count. */
+uint64_t report_summary_rows(const struct report *report, uint64_t count);
 void report_summary(const struct report *report, const struct leaks *leaks,
                     const struct fragmentation *fragmentation);
 /* leaks: NULL when marking was interrupted: then nothing is known about them. */
@@ -50,7 +64,8 @@ void report_summary(const struct report *report, const struct leaks *leaks,
 void report_leaks(const struct report *report, const struct leaks *leaks,
                   const struct suppressions *suppressions);
 /* In other tools' words, text only. */
-void report_leaks_lsan(const struct report *report, const struct leaks *leaks);
+HI_MUST_USE enum hi_code report_leaks_lsan(const struct report *report, const struct leaks *leaks,
+                                           struct hi_err *err);
 HI_MUST_USE enum hi_code report_leaks_gperftools(const struct report *report,
                                                  const struct leaks *leaks, struct hi_err *err);
 void report_suppressions(const struct report *report, const struct suppressions *suppressions);
@@ -69,6 +84,8 @@ void report_refs(const struct report *report, const struct place_finder *finder,
 void report_path(const struct report *report, const struct place_finder *finder,
                  const struct place *place, const struct root_path *path);
 void report_top(const struct report *report, const struct census *census, enum census_by by);
+/* by call stack: all must have gone through allocations_by_stack(). */
+void report_top_stacks(const struct report *report, const struct allocations *all);
 /* Returns how many rules are broken. */
 uint64_t report_verify(const struct report *report);
 

@@ -110,6 +110,14 @@ static void say_no_heap(const struct report *report)
     writer_text(report->writer, "\n");
 }
 
+uint64_t report_summary_rows(const struct report *report, uint64_t count)
+{
+    struct report first = *report;
+    first.has_limit = true;
+    first.limit = report->has_limit ? report->limit : LEAK_ROWS;
+    return report_rows(&first, count, LEAK_ROWS);
+}
+
 void report_summary(const struct report *report, const struct leaks *leaks,
                     const struct fragmentation *fragmentation)
 {
@@ -122,10 +130,8 @@ void report_summary(const struct report *report, const struct leaks *leaks,
     if (leaks && leaks->groups.count)
         writer_text(report->writer, "\nlargest leaks (heapinspect leaks shows all)\n");
     struct report first = *report;
-    if (!first.has_limit) {
-        first.has_limit = true;
-        first.limit = LEAK_ROWS;
-    }
+    first.has_limit = true;
+    first.limit = report->has_limit ? report->limit : LEAK_ROWS;
     static const struct leaks none;
     report_leak_groups(&first, leaks ? leaks : &none, LEAK_ROWS);
     say_doubts(report, leaks);

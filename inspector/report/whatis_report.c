@@ -37,6 +37,7 @@ static void say_block(const struct report *report, const struct place *place)
     const char *mark =
         report->in->is_marked ? mark_text(graph_mark_of(report->in->graph, chunk->block)) : NULL;
     writer_string(w, "mark", mark ? "; {}" : "", mark);
+    writer_string(w, "tag", chunk->tag ? "; called {}" : "", chunk->tag);
     writer_object_end(w);
 }
 
@@ -120,8 +121,11 @@ static void say_answer(const struct report *report, const struct place_finder *f
     uint64_t count = answer->referrers.count;
     writer_object_begin(w, NULL);
     say_place(report, &answer->place);
-    writer_null(w, "allocated_by", NULL); /* no allocator here keeps stacks yet */
-    writer_null(w, "freed_by", NULL);
+    const struct chunk *chunk = &answer->place.chunk;
+    uint16_t heap =
+        chunk->heap ? (uint16_t)(chunk->heap - report->in->heaps->heaps) : BLOCKS_NO_HEAP;
+    report_stack(report, "allocated_by", heap, chunk->stack_id, "  allocated by\n");
+    report_stack(report, "freed_by", heap, chunk->freed_stack_id, "  freed by\n");
     writer_number(w, "referrers",
                   !live        ? ""
                   : count == 0 ? "  nothing points to it\n"

@@ -38,7 +38,9 @@ refused("a negative pid", ["-p", "-4"], "not a process id")
 refused("whatis without an address", ["-p", "1", "whatis"], "ADDRESS")
 refused("whatis of something else", ["-p", "1", "whatis", "main"], "hexadecimal")
 refused("an allocator that is not known", ["-p", "1", "--allocator=hoard"], "himalloc")
-for command in ("diff", "snapshot", "export"):
+refused("export without a format", ["-p", "1", "export"], "--format=gperftools")
+refused("export to a format that there is not", ["-p", "1", "export", "--format=png"], "flamegraph")
+for command in ("diff", "snapshot"):
     refused(f"{command} is not built yet", [command, "-p", "1"] if command != "diff"
             else [command, "a", "b"], "not built yet")
 

@@ -120,8 +120,10 @@ static void test_file(void)
     suppressions_free(&s);
 }
 
-static size_t frames_of(void *context, uint64_t stack_id, struct frame_names *frames, size_t most)
+static size_t frames_of(void *context, const struct leak_group *of, struct frame_names *frames,
+                        size_t most)
 {
+    uint64_t stack_id = of->stack_id;
     const struct frame_names *all = context;
     if (stack_id > 2 || most < 1)
         return 0;
@@ -134,8 +136,11 @@ static void add_group(struct leaks *leaks, enum mark kind, uint64_t stack, uint6
     struct leak_group *group = VECTOR_PUSH(&leaks->groups);
     if (!group)
         exit(1);
-    *group = (struct leak_group){
-        .kind = kind, .stack_id = stack, .own = {1, bytes}, .indirect = {2, 2 * bytes}};
+    *group = (struct leak_group){.number = (uint32_t)leaks->groups.count,
+                                 .kind = kind,
+                                 .stack_id = stack,
+                                 .own = {1, bytes},
+                                 .indirect = {2, 2 * bytes}};
     struct blocks_total *own =
         kind == MARK_DIRECT ? &leaks->totals.direct : &leaks->totals.possible;
     own->blocks++;
@@ -156,9 +161,15 @@ static void test_groups(void)
     add_group(&leaks, MARK_POSSIBLE, 1, 7);
     bool parsed = suppressions_parse(&s, "leak:nowhere\nleak:^known*\n", "test", &err) == HI_OK;
     ok(parsed, "two patterns");
-    leaks_suppress(&leaks, &s, NULL, NULL);
+    ok(leaks_suppress(&leaks, &s, NULL, NULL), "without names");
     is_u64(leaks.groups.count, 4, "without stacks nothing is suppressed");
-    leaks_suppress(&leaks, &s, frames_of, frames);
+    struct leak_group *hanging = VECTOR_PUSH(&leaks.hanging), *other = VECTOR_PUSH(&leaks.hanging);
+    if (!other)
+        exit(1);
+    *hanging = (struct leak_group){.kind = MARK_INDIRECT, .holder = leaks.groups.items[1].number};
+    *other = (struct leak_group){.kind = MARK_INDIRECT, .holder = leaks.groups.items[0].number};
+    ok(leaks_suppress(&leaks, &s, frames_of, frames), "with names");
+    ok(leaks.hanging.count == 1 && leaks.hanging.items[0].holder == 2, "what hung off it, too");
     is_u64(leaks.groups.count, 2, "both groups of the stack are gone");
     is_u64(leaks.totals.direct.bytes, 1010, "... and out of the totals");
     is_u64(leaks.totals.possible.blocks, 0, "... of possible ones too");

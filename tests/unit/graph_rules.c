@@ -130,6 +130,42 @@ static void doubtful(void)
     world_free(&w);
 }
 
+/* What the program itself said holds: a part of a block, of a mapping, of memory of nobody. */
+static void held(void)
+{
+    struct world w;
+    open_world(&w, 8);
+    world_memory(&w, 0xb00000, 4096);
+    world_put(&w, slot(0), slot(1)); /* the ignored one and what it holds */
+    world_put(&w, slot(2), slot(3)); /* a region that begins in the middle of a block */
+    world_put(&w, MAP + 4096, slot(4));
+    world_put(&w, 0xb00100, slot(5));
+    world_put(&w, 0xb00200, slot(6)); /* behind the region */
+    for (unsigned i = 0; i < 8; i++)
+        world_put(&w, DATA + 64 + 8 * i, array(i));
+    world_held(&w, slot(0), slot(0) + SLOT);
+    world_held(&w, slot(2) + 8, slot(2) + 16);
+    world_held(&w, MAP, MAP + 8);
+    world_held(&w, 0xb00100, 0xb00200);
+    finish(&w, NULL);
+    is_mark(&w, slot(0), MARK_REACHABLE, "an ignored block is no leak");
+    is_mark(&w, slot(1), MARK_REACHABLE, "... nor is what it holds");
+    is_mark(&w, slot(2), MARK_REACHABLE, "a block that a root region touches");
+    is_mark(&w, slot(3), MARK_REACHABLE, "... with what it holds");
+    is_mark(&w, slot(4), MARK_REACHABLE, "what a mapping holds that one touches");
+    is_mark(&w, slot(5), MARK_REACHABLE, "what a root region in nobody's memory holds");
+    is_mark(&w, slot(6), MARK_DIRECT, "... and not what stands behind it");
+    is_mark(&w, slot(7), MARK_DIRECT, "a block behind the ignored ones");
+    bool named = false;
+    for (size_t i = 0; i < graph_root_edge_count(w.graph); i++) {
+        struct root_edge edge = graph_root_edge(w.graph, i);
+        named |= edge.class == ROOT_KEPT && edge.block == world_block(&w, slot(5)) &&
+                 edge.place == 0xb00100 && strcmp(edge.name, "root region") == 0;
+    }
+    ok(named, "and it says who holds");
+    world_free(&w);
+}
+
 static void rings(void)
 {
     struct world w;
@@ -479,6 +515,7 @@ int main(void)
 {
     chain();
     doubtful();
+    held();
     rings();
     places();
     ends_of_singles();

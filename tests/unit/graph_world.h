@@ -43,6 +43,7 @@ static inline void world_free(struct world *w)
     VECTOR_FREE(&w->heaps->metadata);
     VECTOR_FREE(&w->heaps->kept);
     VECTOR_FREE(&w->heaps->suspect);
+    VECTOR_FREE(&w->heaps->held);
     free(w->heaps);
     VECTOR_FREE(&w->roots.ranges);
     VECTOR_FREE(&w->roots.words);
@@ -97,6 +98,14 @@ static inline void world_metadata(struct world *w, hi_addr start, hi_addr end)
 }
 
 /* A damaged part of a heap, which blocks_add() was told is not live. */
+/* The program says that [start, end) holds. */
+static inline void world_held(struct world *w, hi_addr start, hi_addr end)
+{
+    struct heap_held *held = VECTOR_PUSH(&w->heaps->held);
+    world_require(held != NULL, "memory");
+    *held = (struct heap_held){start, end, "root region"};
+}
+
 static inline void world_suspect(struct world *w, hi_addr start, hi_addr end)
 {
     struct hi_range *range = VECTOR_PUSH(&w->heaps->suspect);

@@ -185,8 +185,8 @@ static void test_refusals(void)
     refuses("-p 1 leaks --style=valgrind", "text, lsan or gperftools");
     refuses("-p 1 summary --style=lsan", "no option of summary");
     refuses("-p 1 snapshot", "not built yet");
-    refuses("-p 1 top --by=stack", "not built yet");
-    refuses("-p 1 top --by=colour", "it is size");
+    refuses("-p 1 top --by=type", "not built yet");
+    refuses("-p 1 top --by=colour", "it is stack, size");
     refuses("-p 1 --exe=", "empty");
 }
 
