@@ -395,7 +395,8 @@ enum hm_remark_kind {
     A(S, UINT, uint8_t, build_id, 32)                                                              \
     /* end */
 
-/* epoch: how often modules were seen to be gone. lost: stacks that found no room; their blocks have the nearest outer stack that was there. */
+/* epoch: how often modules were seen to be gone. lost: stacks that found no room; their blocks have
+ * the nearest outer stack that was there. */
 #define HM_STACK_TABLE_FIELDS(F, A, S)                                                             \
     F(S, UINT, uint32_t, mode)                                                                     \
     F(S, UINT, uint32_t, epoch)                                                                    \
