@@ -217,6 +217,7 @@ static void generation_end(bool only_bare)
 static uint32_t row_look_up(uintptr_t pc, bool *keep)
 {
     struct loaded_module module;
+    struct cfi_fde fde;
     struct cfi_row row;
     uint32_t epoch, known = __atomic_load_n(&stack_hot.table->module_count, __ATOMIC_RELAXED);
     bool unloaded, signal;
@@ -237,6 +238,8 @@ static uint32_t row_look_up(uintptr_t pc, bool *keep)
     struct cfi_image image = module_image(&module);
     if (module_row(&module, pc, &row, &signal))
         word = row_pack(&image, &row, signal);
+    else if (cfi_find(&image, module.eh_frame_hdr, pc + 1, &fde) && fde.pc_start == pc + 1)
+        word = ROW_END; /* nobody called: makecontext wrote the start of this function there */
     else
         __atomic_store_n(&has_bare, 1, __ATOMIC_RELAXED);
     return epoch ? word | ROW_EPOCHED : word;

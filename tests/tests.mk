@@ -48,9 +48,14 @@ $(BUILD)/programs/%.so: tests/programs/modules/%.c
 # the allocator's capture of stacks, in a library that is preloaded, and in tests of its own
 CAPTURE_OBJECTS := $(addprefix $(BUILD)/allocator/,call_stack.o stack_table.o stack_walk.o cfi_rows.o \
     cfi_step.o cfi_program.o pages.o)
-$(BUILD)/programs/capture_check.so: tests/programs/modules/capture_check.c $(CAPTURE_OBJECTS)
+$(BUILD)/programs/capture_check.so: tests/programs/modules/capture_check.c tests/programs/capture_compare.h $(CAPTURE_OBJECTS)
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) $(HIMALLOC_CFLAGS) -shared -I. -Itests -o $@ $< $(CAPTURE_OBJECTS) -Wl,-z,nodelete
+
+$(BUILD)/unit/alloc_call_stack.t: tests/unit/alloc_call_stack.c tests/programs/capture_compare.h \
+    $(CAPTURE_OBJECTS) $(BUILD)/programs/plugin_one.so $(BUILD)/programs/plugin_two.so
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) -fno-builtin -I. -Itests -o $@ $< $(CAPTURE_OBJECTS) -pthread -ldl
 
 .PHONY: test-programs sanitized-tests
 sanitized-tests: $(filter-out $(BUILD)/unit/alloc_%,$(UNIT_TESTS))

@@ -12,11 +12,10 @@
  * must be all that backtrace() found.
  */
 #define _GNU_SOURCE
-#include "allocator/call_stack.h"
-#include "allocator/stack_table.h"
+#include "programs/capture_compare.h"
 
+#include <dlfcn.h>
 #include <errno.h>
-#include <execinfo.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -26,15 +25,11 @@
 #include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
-enum { FRAMES_MAX = 1100, DEPTH_MAX = 1024, SHOWN_MAX = 3 };
-
-void *__libc_malloc(size_t bytes);
-void *__libc_calloc(size_t count, size_t bytes);
-void *__libc_realloc(void *p, size_t bytes);
+enum { SHOWN_MAX = 3, TICKS_MAX = 30000 };
 
 struct hm_hot hm_hot;
 static struct hm_root root;
-static atomic_ulong captures, compared, equal, guessed, cut, ticks, depths;
+static atomic_ulong captures, compared, equal, guessed, cut, ticks, depths, timed;
 static atomic_int shown;
 static unsigned every = 1;
 static bool ready, timing;
@@ -54,65 +49,36 @@ static uint64_t now_ticks(void)
 #endif
 }
 
-static uint32_t stack_frames(uint32_t id, uint64_t *frames, uint32_t capacity)
+static void show(const struct compared_stack *s)
 {
-    uint32_t count = 0;
-    for (; id && count < capacity; id = stack_hot.nodes[id].parent)
-        frames[count++] = stack_hot.nodes[id].frame;
-    return count;
-}
-
-static uintptr_t frame_address(uint64_t frame)
-{
-    return frame & ((1ULL << HM_FRAME_ADDRESS_BITS) - 1);
-}
-
-static uint32_t frame_flags(uint64_t frame)
-{
-    return frame >> HM_FRAME_ADDRESS_BITS & ((1u << HM_FRAME_FLAG_BITS) - 1);
-}
-
-static void show(int fd, const uint64_t *ours, uint32_t count, void *const *theirs,
-                 uint32_t their_count)
-{
-    for (uint32_t i = 0; i < count || i < their_count; i++)
-        dprintf(fd, "#  %2u %12lx%s%s %12lx\n", i, i < count ? frame_address(ours[i]) : 0,
-                i < count && frame_flags(ours[i]) & HM_FRAME_GUESSED ? " guessed" : "",
-                i < count && frame_flags(ours[i]) & HM_FRAME_CUT ? " cut" : "",
-                i < their_count ? (uintptr_t)theirs[i] : 0);
+    int fd = open(out_path, O_WRONLY | O_CREAT | O_APPEND, 0666);
+    for (uint32_t i = 0; i < s->our_count || i < s->their_count; i++) {
+        uint64_t ours = i < s->our_count ? s->ours[i] : 0;
+        dprintf(fd, "#  %2u %12lx%s%s %12lx\n", i, frame_address(ours),
+                frame_flags(ours) & HM_FRAME_GUESSED ? " guessed" : "",
+                frame_flags(ours) & HM_FRAME_CUT ? " cut" : "",
+                i < s->their_count ? (uintptr_t)s->theirs[s->their_first + i] : 0);
+    }
     for (uint32_t i = 0; i < stack_hot.table->module_count; i++) {
         const struct hm_module *m =
             (const struct hm_module *)(uintptr_t)stack_hot.table->modules + i;
         dprintf(fd, "#  %lx-%lx %.*s\n", m->start, m->end, (int)m->path_bytes,
                 (const char *)(uintptr_t)m->path);
     }
+    close(fd);
 }
 
 static void compare(uint32_t id, const struct call_site *site)
 {
-    static __thread void *raw[FRAMES_MAX + 16];
-    static __thread uint64_t ours[FRAMES_MAX];
-    uint32_t count = stack_frames(id, ours, FRAMES_MAX), first = 0, described = 0;
-    uint32_t raw_count = (uint32_t)backtrace(raw, FRAMES_MAX + 16);
-    while (first < raw_count && (uintptr_t)raw[first] != site->pc)
-        first++;
-    uint32_t theirs = raw_count - first;
-    while (described < count && !(frame_flags(ours[described]) & HM_FRAME_GUESSED))
-        described++;
-    bool is_cut = frame_flags(ours[count - 1]) & HM_FRAME_CUT;
-    bool same = described == (theirs < DEPTH_MAX ? theirs : DEPTH_MAX);
-    for (uint32_t i = 0; same && i < described; i++)
-        same = frame_address(ours[i]) == (uintptr_t)raw[first + i];
+    static __thread struct compared_stack stack;
+    compare_stack(&stack, id, site);
     compared++;
-    depths += count;
-    equal += same;
-    guessed += described < count;
-    cut += is_cut;
-    if (!same && shown++ < SHOWN_MAX) {
-        int fd = open(out_path, O_WRONLY | O_CREAT | O_APPEND, 0666);
-        show(fd, ours, count, raw + first, theirs);
-        close(fd);
-    }
+    depths += stack.our_count;
+    equal += stack.equal;
+    guessed += stack.described_count < stack.our_count;
+    cut += stack.cut;
+    if (!stack.equal && shown++ < SHOWN_MAX)
+        show(&stack);
 }
 
 static __attribute__((noinline)) void look(const struct call_site *site)
@@ -121,8 +87,12 @@ static __attribute__((noinline)) void look(const struct call_site *site)
         uint64_t before = now_ticks();
         uint32_t id = call_stack_capture(site);
         __asm__ volatile("" ::"r"(id));
-        ticks += now_ticks() - before;
+        uint64_t took = now_ticks() - before;
         captures++;
+        if (took < TICKS_MAX) { /* else it was interrupted */
+            ticks += took;
+            timed++;
+        }
         return;
     }
     int saved = errno;
@@ -145,22 +115,35 @@ static __attribute__((noinline)) void look(const struct call_site *site)
             look(&site_);                                                                          \
     } while (0)
 
+/* The program's own allocator, which may not be the C library's. */
+static void next(void **function, const char *name)
+{
+    if (!*function)
+        *function = dlsym(RTLD_NEXT, name);
+}
+
 EXPORT void *malloc(size_t bytes)
 {
     LOOK();
-    return __libc_malloc(bytes);
+    static void *(*next_malloc)(size_t);
+    next((void **)&next_malloc, "malloc");
+    return next_malloc(bytes);
 }
 
 EXPORT void *calloc(size_t count, size_t bytes)
 {
     LOOK();
-    return __libc_calloc(count, bytes);
+    static void *(*next_calloc)(size_t, size_t);
+    next((void **)&next_calloc, "calloc");
+    return next_calloc(count, bytes);
 }
 
 EXPORT void *realloc(void *p, size_t bytes)
 {
     LOOK();
-    return __libc_realloc(p, bytes);
+    static void *(*next_realloc)(void *, size_t);
+    next((void **)&next_realloc, "realloc");
+    return next_realloc(p, bytes);
 }
 
 __attribute__((constructor)) static void begin(void)
@@ -205,10 +188,10 @@ __attribute__((destructor)) static void finish(void)
         return;
     ready = false;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    double ns = (double)(now.tv_sec - start_time.tv_sec) * 1e9 +
-                (double)(now.tv_nsec - start_time.tv_nsec);
+    double ns =
+        (double)(now.tv_sec - start_time.tv_sec) * 1e9 + (double)(now.tv_nsec - start_time.tv_nsec);
     double per_tick = ns / (double)(now_ticks() - start_ticks);
-    unsigned long n = captures ? captures : 1;
+    unsigned long n = timed ? timed : 1;
     int bytes = timing ? snprintf(line, sizeof line, "%s captures %lu ns %.1f nodes %u\n",
                                   program_invocation_short_name, captures,
                                   ((double)ticks / (double)n - tick_cost()) * per_tick,

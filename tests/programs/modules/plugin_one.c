@@ -1,0 +1,4 @@
+/* See plugin.h. */
+#include "programs/modules/plugin.h"
+
+PLUGIN_DEFINE(24)
