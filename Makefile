@@ -46,9 +46,11 @@ $(BUILD)/libhimalloc.so: $(BUILD)/himalloc.o allocator/exports.map
 	$(CC) -shared $(CFLAGS) -Wl,-soname,libhimalloc.so $(HIMALLOC_LDFLAGS) \
 		-Wl,--version-script=allocator/exports.map -o $@ $(BUILD)/himalloc.o
 
+# a static program keeps its C library's dlclose
 $(BUILD)/libhimalloc.a: $(BUILD)/himalloc.o
-	@rm -f $@
-	$(AR) rcs $@ $^
+	@rm -f $@ && mkdir -p $(BUILD)/static
+	$(OBJCOPY) --localize-symbol=dlclose $< $(BUILD)/static/himalloc.o
+	$(AR) rcs $@ $(BUILD)/static/himalloc.o
 
 $(BUILD)/inspector/%.o: inspector/%.c
 	@mkdir -p $(@D)

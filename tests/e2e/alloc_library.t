@@ -33,7 +33,8 @@ def test_exports():
        sorted(shown ^ promised()))
     lines = output("nm", "-g", "--defined-only", STATIC).splitlines()
     shown = {line.split()[-1] for line in lines if len(line.split()) == 3}
-    ok(shown == promised(), "libhimalloc.a shows the same names", sorted(shown ^ promised()))
+    wanted = promised() - {"dlclose"}
+    ok(shown == wanted, "libhimalloc.a shows the same names but dlclose", sorted(shown ^ wanted))
 
 
 def test_dependencies():
