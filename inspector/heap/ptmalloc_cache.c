@@ -8,7 +8,8 @@
  * thread's own arena is found the same way. A thread that is just ending has cleared its slot and
  * still holds its lists; and threads' registers may be unknown. Live chunks of the size whose every
  * list runs over known blocks, with as many as the counts say (an ending one: no more), are taken
- * by their content when at least one list is not empty and, where entries carry a key, all agree.
+ * by their content when at least one list is not empty, the blocks have their bin's size and, where
+ * entries carry a key, all agree.
  * An empty one of a thread that fork() left behind is known by its place.
  *
  * Fast bins (until 2.42): singly linked through fd, heads in the arena.
@@ -380,7 +381,17 @@ struct key_check {
     bool known, agree;
 };
 
-/* Every list of it runs over live blocks of one key, no longer than its count. */
+/* Is this a block that belongs into that bin? From small_bins on sizes differ. */
+static bool entry_fits(struct ptmalloc *p, unsigned bin, hi_addr entry)
+{
+    uint64_t size;
+    if (bin >= p->tcache->small_bins)
+        return true;
+    return evidence_cache_u64(p->cache, entry - 8, &size) &&
+           chunk_bytes(size) == PTMALLOC_MIN_CHUNK_BYTES + (uint64_t)bin * CHUNK_ALIGN;
+}
+
+/* Every list of it runs over live blocks of one size and key, no longer than its count. */
 static bool tcache_content_holds(struct ptmalloc *p, const struct heap_sink *sink, hi_addr address,
                                  struct key_check *key)
 {
@@ -393,11 +404,11 @@ static bool tcache_content_holds(struct ptmalloc *p, const struct heap_sink *sin
         uint64_t length = 0, word, mark;
         for (; at && length <= limit; length++) {
             enum block_state state;
-            if (!is_block(sink, at, &state) || state != BLOCK_LIVE ||
+            if (!is_block(sink, at, &state) || state != BLOCK_LIVE || !entry_fits(p, i, at) ||
                 !evidence_cache_u64(p->cache, at, &word) ||
                 !evidence_cache_u64(p->cache, at + 8, &mark))
                 return false;
-            key->agree &= !key->known || mark == key->key;
+            key->agree &= !key->known || mark == key->key || !p->tcache->keyed;
             key->key = mark;
             key->known = true;
             at = ptmalloc_link(p, at, word);

@@ -43,6 +43,7 @@ struct ptmalloc_tcache_layout {
     const char *versions, *source;
     uint16_t bins, count_bytes, entries, bytes;
     bool counts_down;              /* counts free slots, from mp_.tcache_count */
+    bool keyed;                    /* entries carry a key of the process in their second word */
     uint16_t chunk_min, chunk_max; /* what it is allocated as; a rest under 32 bytes is not split */
     uint16_t small_bins;           /* bins below: one size each; from here on: sizes differ */
 };
