@@ -2,6 +2,7 @@
 #
 #   make check         unit and end-to-end tests and the static checks
 #   make step          the long stepping run: a million instruction boundaries
+#   make cfi           the unwind tables of every library of the system beside readelf
 UNIT_SOURCES := $(wildcard tests/unit/*.c)
 UNIT_TESTS   := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/unit/%.t)
 # programs under inspection: they know their own truth; built plainly, on no allocator of ours
@@ -52,6 +53,10 @@ $(BUILD)/programs/capture_check.so: tests/programs/modules/capture_check.c tests
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) $(HIMALLOC_CFLAGS) -shared -I. -Itests -o $@ $< $(CAPTURE_OBJECTS) -Wl,-z,nodelete
 
+$(BUILD)/programs/cfi_compare: tests/programs/cfi_compare.c $(BUILD)/allocator/cfi_program.o
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) -I. -o $@ $< $(BUILD)/allocator/cfi_program.o
+
 $(BUILD)/unit/alloc_call_stack.t: tests/unit/alloc_call_stack.c tests/programs/capture_compare.h \
     $(CAPTURE_OBJECTS) $(BUILD)/programs/plugin_one.so $(BUILD)/programs/plugin_two.so
 	@mkdir -p $(@D)
@@ -78,6 +83,11 @@ FUZZERS      := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(INSPECTOR_LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) $(INSPECTOR_CFLAGS) -Itests -o $@ $< $(INSPECTOR_LIBRARY) $(INSPECTOR_LIBS)
+
+# reads the allocator's unwind tables; of the inspector it needs nothing
+$(BUILD)/fuzz/cfi_fuzz: tests/fuzz/cfi_fuzz.c allocator/cfi_program.c allocator/cfi_step.c
+	@mkdir -p $(@D)
+	$(CC) $(filter-out -MMD -MP,$(COMMON)) -I. -o $@ tests/fuzz/cfi_fuzz.c allocator/cfi_step.c -ldl
 
 .PHONY: fuzzers
 fuzzers: $(FUZZERS)
@@ -124,6 +134,10 @@ test-programs: $(BUILD)/names/name_addresses
 
 step: $(STEPPER) $(VICTIM)
 	BUILD=$(BUILD) tests/step/long
+
+.PHONY: cfi
+cfi: $(BUILD)/programs/cfi_compare $(BUILD)/libhimalloc.so
+	CFI_ALL=1 BUILD=$(BUILD) tests/e2e/cfi_readelf.t
 
 demo: all
 	@BUILD=$(BUILD) tests/demo/demo
