@@ -200,38 +200,80 @@ bool blocks_at(const struct blocks *blocks, hi_addr address, struct block_place 
 
 /* -- many at once ------------------------------------------------------------------------------ */
 
+/* A region of chunks, at hand: neighbours mostly point into the same. */
+struct chunk_region {
+    hi_addr start, grid;
+    uint64_t bytes; /* 0: none yet */
+    const struct rank_line *lines;
+    size_t line_count;
+    uint32_t index, gap;
+};
+
 /* Where an address in a region of chunks has its start bit. */
 struct chunk_spot {
     const struct rank_line *line; /* NULL: for the slow road */
-    uint32_t region;
-    uint16_t bit;    /* of the line */
-    uint16_t inside; /* bytes from the granule on */
+    uint16_t bit;                 /* of the line */
+    uint16_t inside;              /* bytes from the granule on */
 };
 
-static inline void chunk_spot_find(const struct blocks *blocks, uint32_t i, hi_addr address,
-                                   struct chunk_spot *spot)
+static void chunk_region_take(const struct blocks *blocks, uint32_t index,
+                              struct chunk_region *chunks)
 {
-    *spot = (struct chunk_spot){.region = i};
-    if (blocks->hot[i].stride != HOT_CHUNKS)
-        return;
-    const struct region *region = &blocks->regions[i];
-    const struct rank *rank = rank_of(blocks, i);
-    uint64_t granule = (address - blocks->hot[i].first) / RANK_GRANULE_BYTES;
+    const struct region *region = &blocks->regions[index];
+    const struct rank *rank = rank_of(blocks, index);
+    *chunks = (struct chunk_region){
+        .start = region->start,
+        .grid = blocks_grid(region),
+        .bytes = region->end - region->start,
+        .lines = rank->lines,
+        .line_count = rank->line_count,
+        .index = index,
+        .gap = region->gap,
+    };
+}
+
+/* The address lies in the region. */
+static inline struct chunk_spot chunk_spot_find(const struct chunk_region *chunks, hi_addr address)
+{
+    uint64_t granule = (address - chunks->grid) / RANK_GRANULE_BYTES;
     size_t index = granule / RANK_LINE_BITS;
-    spot->inside = address % RANK_GRANULE_BYTES; /* the grid is one of granules */
+    struct chunk_spot spot = {.inside = address % RANK_GRANULE_BYTES}; /* a grid of granules */
     /* the header of a next chunk must not reach the address */
-    if (address < region->start || address >= region->end || index >= rank->line_count ||
-        spot->inside + region->gap > RANK_GRANULE_BYTES)
-        return;
-    spot->bit = (uint16_t)(granule - index * RANK_LINE_BITS + RANK_FIRST_BIT);
-    spot->line = &rank->lines[index];
-    __builtin_prefetch(spot->line);
+    if (index >= chunks->line_count || spot.inside + chunks->gap > RANK_GRANULE_BYTES)
+        return spot;
+    spot.bit = (uint16_t)(granule - index * RANK_LINE_BITS + RANK_FIRST_BIT);
+    spot.line = &chunks->lines[index];
+    __builtin_prefetch(spot.line);
+    return spot;
+}
+
+/* First region of each address's page, and its spot in a region of chunks. */
+static inline void spots_find(const struct blocks *blocks, const hi_addr *addresses, size_t count,
+                              uint32_t *regions, struct chunk_spot *spots)
+{
+    struct chunk_region chunks = {0};
+    for (size_t i = 0; i < count; i++) {
+        if (addresses[i] - chunks.start >= chunks.bytes) {
+            uint32_t region = (uint32_t)blocks_page_region(blocks, addresses[i]);
+            regions[i] = region;
+            spots[i].line = NULL;
+            if (blocks->hot[region].stride != HOT_CHUNKS)
+                continue;
+            chunk_region_take(blocks, region, &chunks);
+            if (addresses[i] - chunks.start >= chunks.bytes)
+                continue;
+        }
+        regions[i] = chunks.index;
+        spots[i] = chunk_spot_find(&chunks, addresses[i]);
+    }
 }
 
 /* chunk_at() for the usual case, that the start lies in the line. No branch but for what is rare;
  * compiled twice, with and without the processor's own population count. */
-static inline __attribute__((always_inline)) bool
-chunk_fast(const struct blocks *blocks, const struct chunk_spot *spot, struct block_place *place)
+static inline __attribute__((always_inline)) bool chunk_fast(const struct blocks *blocks,
+                                                             uint32_t region,
+                                                             const struct chunk_spot *spot,
+                                                             struct block_place *place)
 {
     const struct rank_line *line = spot->line;
     unsigned bit = spot->bit, at = bit >> 6;
@@ -243,8 +285,8 @@ chunk_fast(const struct blocks *blocks, const struct chunk_spot *spot, struct bl
     if (!word)
         return false;
     unsigned start = (at << 6) + 63 - (unsigned)__builtin_clzll(word);
-    place->block = blocks->hot[spot->region].base + count - 1;
-    place->region = spot->region;
+    place->block = blocks->hot[region].base + count - 1;
+    place->region = region;
     place->offset = spot->inside + (uint64_t)(bit - start) * RANK_GRANULE_BYTES;
     return true;
 }
@@ -257,19 +299,19 @@ static inline __attribute__((always_inline)) void places_find(const struct block
     uint32_t regions[BLOCKS_AT_MANY];
     struct chunk_spot spots[BLOCKS_AT_MANY];
     /* loop after loop, so that the loads of one address wait for nothing of another */
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; !blocks->has_chunks && i < count; i++) {
         regions[i] = (uint32_t)blocks_page_region(blocks, addresses[i]);
         __builtin_prefetch(&blocks->hot[regions[i]]);
     }
-    for (size_t i = 0; blocks->has_chunks && i < count; i++)
-        chunk_spot_find(blocks, regions[i], addresses[i], &spots[i]);
+    if (blocks->has_chunks)
+        spots_find(blocks, addresses, count, regions, spots);
     for (size_t i = 0; i < count; i++) {
         const struct block_hot *hot = &blocks->hot[regions[i]];
         bool found = false;
         if (hot->magic)
             found = place_fast(blocks, regions[i], addresses[i], &places[i]);
         else if (hot->stride == HOT_CHUNKS && spots[i].line)
-            found = chunk_fast(blocks, &spots[i], &places[i]);
+            found = chunk_fast(blocks, regions[i], &spots[i], &places[i]);
         if (!found)
             place_slow(blocks, regions[i], addresses[i], &places[i]);
         /* the state is what callers ask for next */

@@ -217,7 +217,10 @@ uint64_t rank_select(const struct rank *rank, uint32_t ordinal)
 {
     if (ordinal >= rank->start_count)
         return RANK_NONE;
-    size_t index = line_upward(rank, 0, ordinal);
+    /* blocks are spread about evenly: the guess is close, and halving from the start takes 18 steps
+     * where there are 10 million */
+    size_t guess = (uint64_t)ordinal * rank->line_count / rank->start_count;
+    size_t index = line_downward(rank, guess, ordinal);
     uint32_t left = ordinal - rank_line_count(&rank->lines[index]);
     for (unsigned i = 0; i < 8; i++) {
         uint64_t word = rank_line_word(&rank->lines[index], i);
