@@ -40,12 +40,14 @@ bool build_ended(struct build *build, const char *phase, uint64_t done, uint64_t
            __atomic_load_n(&build->no_memory, __ATOMIC_RELAXED);
 }
 
-void build_resolve(struct build *build, struct build_worker *worker, size_t count)
+size_t build_resolve(struct build *build, struct build_worker *worker, size_t count)
 {
+    size_t none = 0;
     if (!build->deferred)
-        resolve_words(&build->resolve, worker->window.values, count, worker->results);
-    else if (!codes_put(&build->graph->codes, worker->window.values, count, worker->results))
+        return resolve_words(&build->resolve, worker->window.values, count, worker->results);
+    if (!codes_put(&build->graph->codes, worker->window.values, count, worker->results, &none))
         __atomic_store_n(&build->no_memory, true, __ATOMIC_RELAXED);
+    return none;
 }
 
 static bool worker_new(struct build *build, struct build_worker *w)

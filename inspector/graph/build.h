@@ -38,7 +38,8 @@ struct build_worker {
     size_t group_count;
     struct build_block *list;
     size_t list_count;
-    uint16_t *slots; /* of the kept words, in a slab */
+    uint32_t most_kept; /* by one block of the list */
+    uint16_t *slots;    /* of the kept words, in a slab */
     build_extents large;
     VECTOR(struct fat_part) fat;
     root_holds holds;
@@ -65,8 +66,10 @@ void build_groups(void *build, int worker);
 void build_large(void *build, int worker);
 void build_roots(void *build, int worker);
 
-/* results[i] = edge of values[i], or its code, for the first count of the window. */
-void build_resolve(struct build *build, struct build_worker *worker, size_t count);
+/* results[i] = edge of values[i], or its code, for the first count of the window. How many are
+ * none.
+ */
+size_t build_resolve(struct build *build, struct build_worker *worker, size_t count);
 /* build_slab.c: the short way for slabs of small blocks; their edges -> the group, degrees. */
 bool build_slab_fits(const struct build *build, const struct region *region);
 void build_slab(struct build *build, struct build_worker *w, const struct region *region,

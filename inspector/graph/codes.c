@@ -78,15 +78,19 @@ static bool odd_put(struct codes *codes, uint64_t word, uint32_t gib, uint32_t *
     return true;
 }
 
-bool codes_put(struct codes *codes, const uint64_t *words, size_t count, uint32_t *out)
+bool codes_put(struct codes *codes, const uint64_t *words, size_t count, uint32_t *out,
+               size_t *none)
 {
     bool fine = true;
+    *none = 0;
     for (size_t i = 0; i < count; i++) {
         uint64_t word = words[i];
         uint32_t gib = codes->gibs[(word >> CODES_GIB_BITS) - codes->first];
         out[i] = gib | (uint32_t)((word & (GIB_BYTES - 1)) >> 3);
-        if (__builtin_expect((gib & GIB_MARKS) | (word & 7), 0))
-            fine &= odd_put(codes, word, gib, &out[i]);
+        if (__builtin_expect(!((gib & GIB_MARKS) | (word & 7)), 1))
+            continue;
+        fine &= odd_put(codes, word, gib, &out[i]);
+        *none += out[i] == EDGE_NONE;
     }
     return fine;
 }
@@ -108,9 +112,7 @@ size_t codes_resolve(const struct codes *codes, const struct resolve *resolve, u
         size_t batch = count - from < BLOCKS_AT_MANY ? count - from : BLOCKS_AT_MANY;
         for (size_t i = 0; i < batch; i++)
             words[i] = word_of(codes, codes_here[from + i]);
-        resolve_words(resolve, words, batch, codes_here + from);
-        for (size_t i = 0; i < batch; i++)
-            none += codes_here[from + i] == EDGE_NONE;
+        none += resolve_words(resolve, words, batch, codes_here + from);
     }
     return none;
 }

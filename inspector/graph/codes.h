@@ -30,8 +30,10 @@ struct codes {
 /* most: no more words than that will come. false: out of memory. */
 bool codes_new(struct codes *codes, const struct blocks *blocks, uint64_t most);
 void codes_free(struct codes *codes);
-/* out[i]: the code of words[i], or EDGE_NONE where no block can be. false: no room. */
-bool codes_put(struct codes *codes, const uint64_t *words, size_t count, uint32_t *out);
+/* out[i]: the code of words[i], or EDGE_NONE where no block can be; *none: how many those are.
+ * false: no room. */
+bool codes_put(struct codes *codes, const uint64_t *words, size_t count, uint32_t *out,
+               size_t *none);
 /* Codes become edges (or EDGE_NONE) in place; how many of them are none. */
 size_t codes_resolve(const struct codes *codes, const struct resolve *resolve, uint32_t *codes_here,
                      size_t count);

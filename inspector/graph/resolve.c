@@ -40,14 +40,18 @@ uint32_t resolve_word(const struct resolve *resolve, hi_addr word)
     return edge_at(resolve, word, &place);
 }
 
-void resolve_words(const struct resolve *resolve, const uint64_t *words, size_t count,
-                   uint32_t *edges)
+size_t resolve_words(const struct resolve *resolve, const uint64_t *words, size_t count,
+                     uint32_t *edges)
 {
     struct block_place places[BLOCKS_AT_MANY];
+    size_t none = 0;
     for (size_t from = 0; from < count; from += BLOCKS_AT_MANY) {
         size_t batch = count - from < BLOCKS_AT_MANY ? count - from : BLOCKS_AT_MANY;
         blocks_at_many(resolve->blocks, words + from, batch, places);
-        for (size_t i = 0; i < batch; i++)
+        for (size_t i = 0; i < batch; i++) {
             edges[from + i] = edge_at(resolve, words[from + i], &places[i]);
+            none += edges[from + i] == EDGE_NONE;
+        }
     }
+    return none;
 }

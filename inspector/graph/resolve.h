@@ -23,8 +23,8 @@ struct resolve {
 
 /* The edge word, or EDGE_NONE: no live block there. */
 uint32_t resolve_word(const struct resolve *resolve, hi_addr word);
-/* edges[i] = resolve_word(words[i]) */
-void resolve_words(const struct resolve *resolve, const uint64_t *words, size_t count,
-                   uint32_t *edges);
+/* edges[i] = resolve_word(words[i]); how many are none. */
+size_t resolve_words(const struct resolve *resolve, const uint64_t *words, size_t count,
+                     uint32_t *edges);
 
 #endif

@@ -64,11 +64,11 @@ static void compare(unsigned regions)
         exit(99);
     fill(blocks, regions);
     struct resolve resolve = {.blocks = blocks, .live = blocks_live_plane(blocks)};
-    size_t none = 0, wrong = 0, left = 0;
+    size_t none = 0, wrong = 0, left = 0, dropped = 0;
     for (size_t i = 0; i < WORDS; i++)
         words[i] = random_word(blocks);
     resolve_words(&resolve, words, WORDS, at_once);
-    ok(codes_new(&codes, blocks, WORDS) && codes_put(&codes, words, WORDS, later),
+    ok(codes_new(&codes, blocks, WORDS) && codes_put(&codes, words, WORDS, later, &dropped),
        "%u GiBs: words are put away", regions);
     /* what is dropped at once is none of the graph's */
     for (size_t i = 0; i < WORDS; i++) {
@@ -78,6 +78,7 @@ static void compare(unsigned regions)
             later[left++] = later[i];
         }
     }
+    is_u64(WORDS - left, dropped, "as many are dropped as it says");
     size_t said = codes_resolve(&codes, &resolve, later, left);
     for (size_t i = 0; i < left; i++) {
         wrong += later[i] != at_once[i];
@@ -86,7 +87,7 @@ static void compare(unsigned regions)
     is_u64(wrong, 0, "each is what it would have been at once");
     ok(said == none && none > 100 && left - none > 1000, "%zu of %zu are none", none, left);
     codes_free(&codes);
-    ok(codes_new(&codes, blocks, 10) && !codes_put(&codes, words, WORDS, later),
+    ok(codes_new(&codes, blocks, 10) && !codes_put(&codes, words, WORDS, later, &dropped),
        "no room for odd words is said");
     codes_free(&codes);
     blocks_free(blocks);
