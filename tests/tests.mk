@@ -106,8 +106,9 @@ $(BUILD)/bench/%: tests/bench/%.c $(INSPECTOR_LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) $(INSPECTOR_CFLAGS) -Itests -o $@ $< $(INSPECTOR_LIBRARY) $(INSPECTOR_LIBS)
 
-bench: all $(BENCHES)
+bench: all $(BENCHES) $(BUILD)/names/name_addresses
 	$(BUILD)/bench/leakbench
+	@BUILD=$(BUILD) tests/bench/symbolise
 	@BUILD=$(BUILD) tests/bench/allocators $(BENCH_RUNS)
 
 # the stepper and the program that it steps: linked at a fixed address, on the static library

@@ -8,6 +8,7 @@
 #include "symbols/debug_info.h"
 
 #include "symbols/text_pool.h"
+#include "symbols/unpack_sections.h"
 
 #include <elfutils/libdwelf.h>
 #include <fcntl.h>
@@ -123,6 +124,13 @@ static void open_alternate(struct symbols *symbols, struct debug_info *info,
     memcpy(wanted.by_id.build_id, id, (size_t)bytes);
     if (!find_alternate(symbols, info, &wanted, image))
         return;
+    struct image packed = info->alternate_image;
+    if (sections_are_packed(&packed)) {
+        bool is_done = sections_unpack(&packed, &info->alternate_image);
+        image_close(&packed);
+        if (!is_done)
+            return;
+    }
     info->alternate_elf =
         elf_memory((char *)(uintptr_t)info->alternate_image.bytes, info->alternate_image.size);
     if (info->alternate_elf)
@@ -156,6 +164,7 @@ static void close_info(struct debug_info *info)
     if (info->alternate_elf)
         elf_end(info->alternate_elf);
     image_close(&info->alternate_image);
+    image_close(&info->unpacked);
     if (info->fd >= 0)
         close(info->fd);
     free(info);
@@ -164,7 +173,10 @@ static void close_info(struct debug_info *info)
 static bool open_dwarf(struct debug_info *info, const struct image *image)
 {
     elf_version(EV_CURRENT);
-    info->fd = reopen(image);
+    if (sections_are_packed(image) && sections_unpack(image, &info->unpacked))
+        image = &info->unpacked;
+    else
+        info->fd = reopen(image);
     if (info->fd >= 0)
         info->elf = elf_begin(info->fd, ELF_C_READ_MMAP, NULL);
     if (!info->elf)

@@ -49,6 +49,7 @@ struct debug_info {
     Dwarf *dwarf;
     Elf *elf;
     int fd;
+    struct image unpacked;        /* the file's sections, where they were packed */
     struct image alternate_image; /* dwz: what several files share */
     Dwarf *alternate;
     Elf *alternate_elf;

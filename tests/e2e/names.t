@@ -153,6 +153,11 @@ def build_c():
                               ("split4", "-gdwarf-4 -gsplit-dwarf", "dwarf4")):
         if ok(shell(f"gcc -O2 {flags} {c} -o {name}"), f"{name} is compiled"):
             same_as(name, base, flags)
+    zstd = "objcopy --compress-debug-sections=zstd dwarf5 packed_zstd 2>/dev/null"
+    if subprocess.run(zstd, shell=True, cwd=where).returncode:
+        skip("sections packed by zstd", "objcopy cannot")
+    else:
+        same_as("packed_zstd", "dwarf5", "packed by zstd")
 
 
 def build_others():

@@ -6,8 +6,8 @@
  *
  * -l: names as the linker has them, not demangled.
  * -t: instead of names print seconds: of the first address alone, then of all together, each in a
- * symbols object of its own; and the number of addresses and of frames. What a run of heapinspect
- * would pay is what is timed: opening, indexing, naming.
+ * symbols object of its own; the same in processor time; and the number of addresses and of frames.
+ * What a run of heapinspect would pay is what is timed: opening, indexing, naming.
  *
  * The file is named through the public side only: it is a module that a holding child never loaded.
  */
@@ -37,10 +37,10 @@ static void fail(const char *what)
     exit(2);
 }
 
-static double now(void)
+static double now(clockid_t clock)
 {
     struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
+    clock_gettime(clock, &time);
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
@@ -95,17 +95,21 @@ static struct target *open_child(struct tool *tool)
     return target;
 }
 
-/* Seconds that naming takes. */
-static double name_all(struct tool *tool, struct target *target, size_t count,
-                       struct symbols **symbols, struct names *names)
+struct cost {
+    double seconds, processor_seconds;
+};
+
+/* What naming takes. */
+static struct cost name_all(struct tool *tool, struct target *target, size_t count,
+                            struct symbols **symbols, struct names *names)
 {
     struct hi_err err;
     if (symbols_open(symbols, target, &tool->options, &err) != HI_OK)
         fail(err.message);
-    double start = now();
+    double start = now(CLOCK_MONOTONIC), work = now(CLOCK_PROCESS_CPUTIME_ID);
     if (names_of(*symbols, tool->places.items, count, names, &err) != HI_OK)
         fail(err.message);
-    return now() - start;
+    return (struct cost){now(CLOCK_MONOTONIC) - start, now(CLOCK_PROCESS_CPUTIME_ID) - work};
 }
 
 static void print_names(const struct tool *tool, const struct names *names)
@@ -144,11 +148,12 @@ int main(int argc, char **argv)
     take_addresses(&tool);
     struct target *target = open_child(&tool);
     if (tool.is_timed && tool.places.count) {
-        double first = name_all(&tool, target, 1, &symbols, &names);
+        struct cost first = name_all(&tool, target, 1, &symbols, &names);
         names_free(&names);
         symbols_close(symbols);
-        double all = name_all(&tool, target, tool.places.count, &symbols, &names);
-        printf("%.6f %.6f %zu %zu\n", first, all, tool.places.count, names.frame_count);
+        struct cost all = name_all(&tool, target, tool.places.count, &symbols, &names);
+        printf("%.6f %.6f %.6f %.6f %zu %zu\n", first.seconds, all.seconds, first.processor_seconds,
+               all.processor_seconds, tool.places.count, names.frame_count);
     } else {
         name_all(&tool, target, tool.places.count, &symbols, &names);
         print_names(&tool, &names);
