@@ -21,10 +21,18 @@ bool inspection_complete(const struct inspection *in)
            !(in->heaps && in->heaps->unknown[0]) && is_walked_whole(in);
 }
 
+size_t inspection_missing_ranges(const struct inspection *in)
+{
+    uint64_t unread = in->graph ? graph_stats(in->graph)->unread_ranges : 0;
+    return target_missing_count(in->target) + unread;
+}
+
 uint64_t inspection_missing_bytes(const struct inspection *in)
 {
     uint64_t target = target_missing_bytes(in->target);
     uint64_t walk = in->roots.missing_bytes;
+    if (in->graph)
+        target += graph_stats(in->graph)->unread_bytes;
     if (in->graph && graph_stats(in->graph)->missing_bytes > walk)
         walk = graph_stats(in->graph)->missing_bytes;
     return target > walk ? target : walk;
@@ -32,7 +40,7 @@ uint64_t inspection_missing_bytes(const struct inspection *in)
 
 void inspection_gap(const struct inspection *in, char *buffer, size_t size)
 {
-    size_t ranges = target_missing_count(in->target);
+    size_t ranges = inspection_missing_ranges(in);
     uint64_t bytes = inspection_missing_bytes(in);
     buffer[0] = '\0';
     if (in->interrupted)
@@ -45,8 +53,11 @@ void inspection_gap(const struct inspection *in, char *buffer, size_t size)
         snprintf(buffer, size, "an allocator is present and not understood: %s",
                  in->heaps->unknown);
     else if (ranges)
-        snprintf(buffer, size, "%zu ranges of memory, %" PRIu64 " bytes, are missing%s", ranges,
-                 bytes, in->graph ? "; what only they hold counts as lost" : "");
+        snprintf(buffer, size, "%zu range%s of memory, %" PRIu64 " bytes, %s missing%s", ranges,
+                 ranges == 1 ? "" : "s", bytes, ranges == 1 ? "is" : "are",
+                 !in->graph    ? ""
+                 : ranges == 1 ? "; what only it holds counts as lost"
+                               : "; what only they hold counts as lost");
     else if (!inspection_complete(in))
         snprintf(buffer, size, "%" PRIu64 " bytes of memory could not be read%s", bytes,
                  in->graph ? "; what only they hold counts as lost" : "");

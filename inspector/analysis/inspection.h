@@ -22,6 +22,7 @@ bool inspection_complete(const struct inspection *in);
 /* Bytes that the answer rests on and that are not there: of the target, of live blocks and roots.
  */
 uint64_t inspection_missing_bytes(const struct inspection *in);
+size_t inspection_missing_ranges(const struct inspection *in);
 /* Why it is not complete, one sentence; "" when it is. */
 void inspection_gap(const struct inspection *in, char *buffer, size_t size);
 

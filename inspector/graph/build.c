@@ -138,6 +138,42 @@ static bool holds_collect(struct build *build)
     return true;
 }
 
+static int range_order(const void *a, const void *b)
+{
+    const struct hi_range *x = a, *y = b;
+    return x->start < y->start ? -1 : x->start > y->start;
+}
+
+/* What no worker could read: ranges joined, and counted. */
+static bool unread_count(struct build *build)
+{
+    struct graph_stats *stats = &build->graph->stats;
+    hole_list all = {0};
+    for (int i = 0; i < build->graph->jobs; i++) {
+        const hole_list *own = &build->workers[i].window.unread;
+        for (size_t k = 0; k < own->count; k++) {
+            struct hi_range *range = VECTOR_PUSH(&all);
+            if (!range) {
+                VECTOR_FREE(&all);
+                return false;
+            }
+            *range = own->items[k];
+        }
+    }
+    if (all.count)
+        qsort(all.items, all.count, sizeof *all.items, range_order);
+    hi_addr end = 0;
+    for (size_t i = 0; i < all.count; i++) {
+        const struct hi_range *range = &all.items[i];
+        stats->unread_ranges += i == 0 || range->start > end;
+        if (range->end > end)
+            stats->unread_bytes += range->end - (range->start > end ? range->start : end);
+        end = range->end > end ? range->end : end;
+    }
+    VECTOR_FREE(&all);
+    return true;
+}
+
 static bool collect(struct build *build)
 {
     struct graph *graph = build->graph;
@@ -153,7 +189,7 @@ static bool collect(struct build *build)
         resolved += w->resolved;
     }
     edges_seal(&graph->edges);
-    if (!holds_collect(build))
+    if (!holds_collect(build) || !unread_count(build))
         return false;
     stats->root_edges = graph->root_holds.count;
     stats->edges = resolved - stats->root_edges;

@@ -68,6 +68,10 @@ struct graph_stats {
     uint64_t followed;     /* marked a block */
     uint64_t edges, root_edges;
     uint64_t missing_bytes; /* of live blocks, nodes and root ranges: not in the dump */
+    /* of those: not known to be missing before they were read (a file that is gone) */
+    uint64_t unread_ranges, unread_bytes;
+    uint64_t possible_near_start; /* possible blocks that something reachable holds by a pointer 1
+                                     to 8 or 16 bytes behind their start */
     double read_seconds, mark_seconds;
     bool complete; /* not interrupted */
 };

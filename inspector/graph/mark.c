@@ -127,6 +127,17 @@ static bool flood_reachable(struct marking *m)
     return fine;
 }
 
+/* How many possible blocks look like what has its header before the pointer. */
+static void near_count(struct marking *m)
+{
+    uint64_t count = 0;
+    for (size_t w = 0; w < bits_words(m->flood.count); w++) {
+        uint64_t near = m->noted[EDGE_COOKIE][w] | m->noted[EDGE_TAGGED][w];
+        count += (uint64_t)__builtin_popcountll(near & ~m->graph->reachable[w]);
+    }
+    m->graph->stats.possible_near_start = count;
+}
+
 static bool flood_possible(struct marking *m)
 {
     m->flood.mark = m->graph->possible;
@@ -169,6 +180,8 @@ enum hi_code graph_mark(struct graph *graph, graph_judge judge, void *context, s
     if (code != HI_OK)
         return code;
     bool fine = marking_new(&m, graph) && flood_reachable(&m) && flood_possible(&m);
+    if (fine)
+        near_count(&m);
     marking_free(&m);
     code = fine ? lost_find(graph, err) : mark_failed(graph, err);
     graph->stats.mark_seconds = seconds_now() - start;

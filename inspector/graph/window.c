@@ -21,6 +21,7 @@ void window_free(struct window *window)
     free(window->buffer);
     free(window->offsets);
     free(window->values);
+    VECTOR_FREE(&window->unread);
     *window = (struct window){0};
 }
 
@@ -55,6 +56,21 @@ static void blank_holes(struct window *window, hi_addr start, hi_addr end)
     }
 }
 
+/* Out of memory: then only the bytes are counted. */
+static void unread_add(struct window *window, hi_addr start, hi_addr end)
+{
+    window->missing_bytes += end - start;
+    struct hi_range *last =
+        window->unread.count ? &window->unread.items[window->unread.count - 1] : NULL;
+    if (last && last->end == start) {
+        last->end = end;
+        return;
+    }
+    struct hi_range *range = VECTOR_PUSH(&window->unread);
+    if (range)
+        *range = (struct hi_range){start, end};
+}
+
 /* Fill the buffer with [start, end); false: nothing of it has content. */
 static bool read_content(struct window *window, hi_addr start, hi_addr end)
 {
@@ -70,7 +86,8 @@ static bool read_content(struct window *window, hi_addr start, hi_addr end)
         size_t got = target_read_some(window->target, range.start, to, bytes);
         got = got < bytes ? got : bytes;
         memset(to + got, 0, bytes - got);
-        window->missing_bytes += bytes - got;
+        if (got < bytes)
+            unread_add(window, range.start + got, range.end);
         any |= got > 0;
         at = range.end;
     }

@@ -24,6 +24,7 @@ struct window {
     filter_function filter; /* NULL: a word at every byte */
     uint8_t *buffer;
     uint64_t missing_bytes;
+    hole_list unread; /* of those: what should have been there; neighbours joined */
     /* after window_open: kept words, in order */
     uint32_t *offsets; /* from the window's start */
     uint64_t *values;

@@ -20,10 +20,24 @@ void report_more(const struct report *report, uint64_t left_out)
     writer_style(report->writer, STYLE_PLAIN);
 }
 
+/* "1 block ", as wide as "1 blocks". */
+static const char *one_block(const char *pattern, char *buffer, size_t size)
+{
+    const char *plural = pattern ? strstr(pattern, " blocks") : NULL;
+    if (!plural)
+        return pattern;
+    snprintf(buffer, size, "%.*s block %s", (int)(plural - pattern), pattern,
+             plural + strlen(" blocks"));
+    return buffer;
+}
+
 void report_total(const struct report *report, const char *key, const char *blocks_pattern,
                   const char *bytes_pattern, const struct blocks_total *total)
 {
     writer_object_begin(report->writer, key);
+    char one[80];
+    if (total->blocks == 1)
+        blocks_pattern = one_block(blocks_pattern, one, sizeof one);
     writer_number(report->writer, "blocks", blocks_pattern, total->blocks);
     writer_bytes(report->writer, "bytes", bytes_pattern, total->bytes);
     writer_object_end(report->writer);
@@ -94,7 +108,7 @@ void report_begin(const struct report *report, const char *schema)
     writer_bool(w, "complete", NULL, NULL, inspection_complete(report->in)); /* text: say_gap */
     if (writer_is_json(w)) {
         writer_object_begin(w, "missing");
-        writer_number(w, "ranges", NULL, target_missing_count(report->in->target));
+        writer_number(w, "ranges", NULL, inspection_missing_ranges(report->in));
         writer_number(w, "bytes", NULL, inspection_missing_bytes(report->in));
         writer_object_end(w);
     }
@@ -267,6 +281,7 @@ void report_mark(const struct report *report)
     writer_number(w, "not_a_block", "{} to no live block, ", stats->not_a_block);
     writer_number(w, "repeated", "{} to one already seen, ", stats->repeated);
     writer_number(w, "followed", "{} followed; ", stats->followed);
+    writer_number(w, "possible_near_start", NULL, stats->possible_near_start);
     writer_seconds(w, "seconds", "{} s\n", stats->read_seconds + stats->mark_seconds);
     writer_object_end(w);
     writer_style(w, STYLE_PLAIN);

@@ -127,6 +127,21 @@ static void say_verdict(const struct report *report, const struct leaks *leaks)
     writer_text(w, "\n");
 }
 
+/* Programs that point behind a header of their own (string libraries) make most of these. */
+static void say_near(const struct report *report)
+{
+    uint64_t near = graph_stats(report->in->graph)->possible_near_start;
+    if (!near || writer_is_json(report->writer))
+        return;
+    writer_number(report->writer, NULL,
+                  near == 1
+                      ? "{} of the possible is held by a pointer a few bytes behind its start"
+                      : "{} of the possible are held by pointers a few bytes behind their start",
+                  near);
+    writer_text(report->writer, ", as strings\nare that have a header in front: "
+                                "--interior=reachable counts such blocks as held.\n");
+}
+
 /* Stacks of samples only: said where a leak is shown without one. */
 static void say_sampled(const struct report *report, const struct leaks *leaks)
 {
@@ -151,6 +166,8 @@ void report_leaks(const struct report *report, const struct leaks *leaks,
     report_totals(report, leaks ? &leaks->totals : NULL);
     if (leaks)
         say_verdict(report, leaks);
+    if (leaks)
+        say_near(report);
     report_leak_groups(report, leaks ? leaks : &none, LEAK_ROWS);
     if (leaks)
         say_sampled(report, leaks);

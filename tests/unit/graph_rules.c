@@ -166,6 +166,23 @@ static void held(void)
     world_free(&w);
 }
 
+static void near_starts(void)
+{
+    struct world w;
+    open_world(&w, 5);
+    world_put(&w, DATA, slot(0) + 3); /* behind a header: of 3 bytes, of 16, */
+    world_put(&w, DATA + 8, slot(1) + 16);
+    world_put(&w, DATA + 16, slot(2) + 24); /* no header that we know */
+    world_put(&w, DATA + 24, slot(3) + 5);  /* and held in truth */
+    world_put(&w, DATA + 32, slot(3));
+    world_put(&w, slot(4), slot(4) + 3); /* lost */
+    for (unsigned i = 0; i < 8; i++)
+        world_put(&w, DATA + 64 + 8 * i, array(i));
+    finish(&w, NULL);
+    is_u64(graph_stats(w.graph)->possible_near_start, 2, "possible, and held close to the start");
+    world_free(&w);
+}
+
 static void rings(void)
 {
     struct world w;
@@ -515,6 +532,7 @@ int main(void)
 {
     chain();
     doubtful();
+    near_starts();
     held();
     rings();
     places();
