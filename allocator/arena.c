@@ -19,6 +19,7 @@
 #include "large.h"
 #include "lock.h"
 #include "pages.h"
+#include "remark.h"
 #include "size_class.h"
 #include "slab.h"
 
@@ -149,8 +150,26 @@ static void arena_empty_range(struct hm_range *r, uint32_t arena)
         bool named_slab = code >= CODE_NAMED && code < CODE_NAMED + CLASS_COUNT && first->head == u;
         if ((named_slab || code == CODE_LARGE_HEAD) && first->arena == arena) {
             uint32_t count = first->unit_count;
+            if (named_slab)
+                note_forget_slab(r, first);
+            else
+                note_set_large(r, u, NULL);
             span_give(r, u, count);
             u += count - 1;
+        }
+    }
+}
+
+/* What was said of its blocks. */
+static void arena_forget_remarks(uint32_t arena)
+{
+    for (uint32_t i = 0; i < hm_hot.root->remark_count; i++) {
+        const struct hm_remark *remark = (struct hm_remark *)(uintptr_t)hm_hot.root->remarks + i;
+        const void *p = (const void *)(uintptr_t)remark->address;
+        if (remark->kind == HM_REMARK_IGNORE || remark->kind == HM_REMARK_TAG) {
+            struct block_place place = block_locate(p);
+            if (place.state != BLOCK_NONE && place.arena == arena)
+                remark_forget(p);
         }
     }
 }
@@ -158,6 +177,7 @@ static void arena_empty_range(struct hm_range *r, uint32_t arena)
 void arena_destroy(uint32_t index, uint32_t tid)
 {
     struct hm_arena *arena = arena_at(index);
+    arena_forget_remarks(index);
     if (!span_lock(tid))
         return;
     for (uint32_t i = 0; i < hm_hot.root->range_count; i++)

@@ -45,7 +45,8 @@ int __cxa_at_quick_exit(void (*function)(void *), void *library);
 enum { EXIT_COPIES = 8 };
 
 static FILE *first_stdout; /* the C library's own, which is never freed */
-static uint64_t checker;   /* process id << 32 | thread id of who checks or did */
+static uint64_t checker;   /* process id << 32 | thread id of who checks, or CHECKED */
+#define CHECKED 0xffffffffu
 
 /* False: it is being checked, by a handler of this thread's or in a call further up. */
 static bool claim(void)
@@ -57,8 +58,10 @@ static bool claim(void)
         if (__atomic_compare_exchange_n(&checker, &seen, mine, false, __ATOMIC_ACQ_REL,
                                         __ATOMIC_ACQUIRE))
             return true;
-    while (seen != mine)
+    while (seen != mine && (uint32_t)seen != CHECKED) {
         pause(); /* that thread ends the process */
+        seen = __atomic_load_n(&checker, __ATOMIC_ACQUIRE);
+    }
     return false;
 }
 
@@ -86,6 +89,15 @@ static void on_exit_called(void *unused)
     _exit(options_leakcheck.exit_code);
 #endif
     exit(options_leakcheck.exit_code);
+}
+
+void at_exit_check_now(void)
+{
+    uint64_t pid = (uint64_t)pages_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
+    flush_output();
+    if (leaks_found())
+        exit(options_leakcheck.exit_code);
+    __atomic_store_n(&checker, pid << 32 | CHECKED, __ATOMIC_RELEASE);
 }
 
 #ifdef __GLIBC__
@@ -138,6 +150,6 @@ void at_exit_start(void)
 
 __attribute__((constructor)) static void at_exit_register(void)
 {
-    options_read();
+    options_running();
     at_exit_start();
 }

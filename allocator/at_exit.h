@@ -4,5 +4,7 @@
 
 /* Registers the check, when HIMALLOC or HEAPCHECK asks for it. */
 void at_exit_start(void);
+/* The check, now instead: ends the process with `exitcode` if there are leaks. */
+void at_exit_check_now(void);
 
 #endif

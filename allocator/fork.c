@@ -23,6 +23,7 @@
 #include "lock.h"
 #include "pages.h"
 #include "slab.h"
+#include "stacks.h"
 #include "thread_cache.h"
 
 #include <pthread.h>
@@ -57,6 +58,7 @@ static void fork_child(void)
     if (hm_tls.record)
         hm_tls.record->tid = tid;
     call_stack_forked();
+    stacks_forked(old_tid, tid);
     bool alone =
         root->thread_count <= 1 && root->helper_tid == 0 && hm_hot.check_mode != CHECK_FULL;
     if (alone && hm_tls.state != THREAD_BUSY)

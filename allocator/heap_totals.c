@@ -132,8 +132,9 @@ EXPORT void malloc_stats(void)
 static void info_arena(FILE *stream, uint32_t index)
 {
     const struct hm_arena *arena = arena_at(index);
+    static const char *const kinds[] = {"gone", "automatic", "named", "sampled", "ignored"};
     fprintf(stream, "<heap nr=\"%u\" kind=\"%s\">\n<sizes>\n", index,
-            arena->kind == HM_ARENA_NAMED ? "named" : "automatic");
+            kinds[arena->kind <= HM_ARENA_IGNORED ? arena->kind : HM_ARENA_GONE]);
     for (uint32_t c = 1; c <= CLASS_COUNT; c++) {
         const struct hm_central *central = &arena->centrals[c];
         size_t n = central->free_count + central->stash_count, bytes = size_class_bytes(c);

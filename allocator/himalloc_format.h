@@ -50,7 +50,8 @@
  *                 root.code_free                            free
  *                 root.code_slab_first .. code_slab_last    part of a slab of an automatic arena,
  *                                                           class code - code_slab_first + 1
- *                 root.code_named_first .. code_named_last  part of a slab of a named arena,
+ *                 root.code_named_first .. code_named_last  part of a slab of an arena of another
+ *                                                           kind, or of one with remarks (below);
  *                                                           class code - code_named_first + 1
  *                 root.code_large_head                      first unit of a large block
  *                 root.code_large_rest                      further unit of one
@@ -77,7 +78,8 @@
  *               leak told: roots, each). 2 to 4 are as named ones in all else.
  *               arena.centrals[class] is the central state of a class.
  *   central     central.stash is the address of an array of block addresses; [0, stash_count) of it
- *               are free ("cached"). They may belong to slabs of any automatic arena.
+ *               are free ("cached"). They may belong to slabs of any automatic arena (one with
+ *               remarks included).
  *   thread      the cache of a thread: thread.tid (0: record in no use), thread.arena, and
  *               thread.bins[class]. Slots are 8-byte words holding block addresses, counted from
  *               the start of the thread record itself: slot s is at address + 8 * s. Record and
@@ -104,12 +106,24 @@
  *   note        of a block: stack that allocated it, stack that freed it, bytes asked for. Note k
  *               of unit u of a range is at range.notes + u * range.note_stride + k * sizeof(note);
  *               a slab's block i has note i of its first unit, a large block note 0 of its head,
- *               a big has its own in the record. range.notes is 0 when there are none. A note says
- *               nothing while its `stack` is 0. Of a live block, `freed` means nothing; of a free
- *               one it is where it was freed (0: not known). Notes are memory of
- *               [range.notes, range.notes + range.unit_count * range.note_stride): metadata.
- *   remark      what the program said of an address (himalloc.h): root.remarks[0, remark_count),
- *               by remark.kind (enum hm_remark_kind; 0: taken back).
+ *               a big has its stack in the record. range.notes is 0 when there are none.
+ *                 Which are to be believed: those of blocks of slabs of automatic arenas
+ * (unit.arena says which, not the code) only while stack_table.mode is HM_STACKS_FULL; all others
+ *               (sampled, named, ignored arenas, large, big) always, in every mode.
+ *                 What they say: of a live block `stack` is who allocated it (0: not known, the
+ *               note says nothing) and `requested` what was asked for (of large and big blocks the
+ *               record says it; here it is cut at 2^32-1); `freed` means nothing. Of a free block
+ * of a slab `stack` and `requested` are those of who had it last, `freed` where that was freed;
+ * each 0 when not known. A large block's note is 0 once it is free. A live block with a stack is a
+ * sample, picked with the probability 1 - exp(-bytes asked for / stack_table.sample_bytes), when it
+ * belongs to a sampled arena, or the mode is not HM_STACKS_FULL. Else it is itself alone. Notes are
+ * memory of [range.notes, range.notes + range.unit_count * range.note_stride): metadata, readable
+ * for units below range.top_index. remark      what the program said of an address (himalloc.h):
+ * root.remarks[0, remark_count), by remark.kind (enum hm_remark_kind; 0: taken back). Of
+ * HM_REMARK_IGNORE and HM_REMARK_TAG the address is the start of a block that is live as long as
+ * the remark is there; freeing the block takes them back first. A slab of an automatic arena that
+ *               has one takes codes of named ones, so that freeing its blocks is the slow way;
+ *               its blocks may be in caches all the same.
  *   helper      root.helper_tid, when not 0, is a thread of the allocator's own that gives memory
  *               back. What its registers and stack hold is no reference of the program.
  *
@@ -131,6 +145,10 @@
  *
  *     malloc      load slot[head]; head + 1 (from here on live)
  *     free        slot[head - 1] = block; head - 1 (from here on free)
+ *     note        stack, requested, freed = 0: while the block is free still, before the store that
+ *                 makes it live (malloc, fill, no cache, new large, big); freed: before the store
+ *                 that makes it free. realloc in place: requested and stack while it is live.
+ *                 In between it is the block in flight.
  *     fill        write slots below head; pend = lowest slot; then clear the bits, or lower
  *                 stash_count; (again for the next word of a bitmap;) then head = pend + 1 (the
  *                 first one is live: it is the caller's), then pend = 0
@@ -141,9 +159,13 @@
  *     no cache    (named arenas, threads that are ending, check:full) malloc: clear the bit, or
  *                 lower stash_count; free: set the bit
  *     new slab    record and bitmap complete, codes of the further units, then code of the first
- *     release     (all blocks free) code of the first unit = free, then of the others
+ *     release     (all blocks free) notes = 0, code of the first unit = free, then of the others
+ *     remarked    codes of all its units (at most four) in one store
+ *     remark      all other fields, then kind, then count; taken back: kind = 0
+ *     full mode   begins: notes of all but sampled arenas = 0, then stack_table.mode; ends: mode,
+ *                 then the notes. While they go, a stack may be seen without its size.
  *     new large   record complete, codes of the further units, then code of the head (live)
- *     free large  code of the head = free, then of the others
+ *     free large  note of the head = 0, code of the head = free, then of the others
  *     grow        codes of the new units, then usable_bytes, unit_count, requested_bytes
  *     shrink      requested_bytes, unit_count, usable_bytes, then codes of the units given up
  *     big         all other fields, then address (live); free: address = 0, then munmap
@@ -157,9 +179,9 @@
  * 6. DAMAGE. Nothing here is to be trusted: the program may have written over it. Facts that agree
  *   in a sound heap: unit.class_index = class of the code; unit.head = own index for a first unit;
  *   block_count = class.block_count; every slot and stash entry is the start of a block of its
- *   class in an automatic slab; heads of large blocks do not overlap; unit_count reaches no further
- *   than top_index; counts stay below the capacities in root. A lock is 0 or the tid of its holder
- *   (bit 31: somebody waits).
+ *   class in a slab of an automatic arena; heads of large blocks do not overlap; unit_count reaches
+ *   no further than top_index; counts stay below the capacities in root. A lock is 0 or the tid of
+ *   its holder (bit 31: somebody waits).
  */
 #ifndef HIMALLOC_FORMAT_H
 #define HIMALLOC_FORMAT_H
@@ -284,9 +306,11 @@ enum hm_remark_kind {
  */
 /* clang-format off */
 
-/* {head, empty} of a bin: slots [head, empty) are cached. Together so that one store moves both. */
+/* {head, empty} of a bin: slots [head, empty) are cached. Together so that one store moves both.
+ * ticks counts the blocks that were handed out: when it overflows, one of them is a sample. */
 #define HM_WINDOW_FIELDS(F, A, S)                                                                  \
-    F(S, UINT, uint32_t, head)                                                                     \
+    F(S, UINT, uint16_t, head)                                                                     \
+    F(S, UINT, uint16_t, ticks)                                                                    \
     F(S, UINT, uint32_t, empty)                                                                    \
     /* end */
 
@@ -297,7 +321,8 @@ enum hm_remark_kind {
     F(S, UINT, uint32_t, pend)                                                                     \
     /* end */
 
-/* From slots_used on the words of the mapping are not yet given to any bin. */
+/* From slots_used on the words of the mapping are not yet given to any bin. sampled_at: the bytes
+ * that the block must have to be the sample when its bin's ticks overflow; 0: none will be. */
 #define HM_THREAD_FIELDS(F, A, S)                                                                  \
     F(S, UINT, uint32_t, tid)                                                                      \
     F(S, UINT, uint32_t, arena)                                                                    \
@@ -309,6 +334,7 @@ enum hm_remark_kind {
     F(S, UINT, uint64_t, mapping_bytes)                                                            \
     A(S, RECORD, struct hm_bin, bins, HM_CLASS_SLOTS)                                              \
     A(S, UINT, uint8_t, misses, HM_CLASS_SLOTS)                                                    \
+    A(S, UINT, uint16_t, sampled_at, HM_CLASS_SLOTS)                                               \
     /* end */
 
 /* Slabs with free blocks: list by unit.next/.prev, entries (range index << 32 | unit index) + 1. */
@@ -333,7 +359,9 @@ enum hm_remark_kind {
     A(S, RECORD, struct hm_central, centrals, HM_CLASS_SLOTS)                                      \
     /* end */
 
-/* Of a slab (first unit), of a large block (head), or of a run of free units (first and last). */
+/* Of a slab (first unit), of a large block (head), or of a run of free units (first and last).
+ * marks: UNIT_REMARKED, there may be remarks on one of its blocks; UNIT_NOTED, its note may not be
+ * 0 (large blocks). The allocator alone needs them. */
 #define HM_UNIT_FIELDS(F, A, S)                                                                    \
     F(S, UINT, uint32_t, head)                                                                     \
     F(S, UINT, uint32_t, unit_count)                                                               \
@@ -341,7 +369,8 @@ enum hm_remark_kind {
     F(S, UINT, uint16_t, class_index)                                                              \
     F(S, UINT, uint32_t, block_count)                                                              \
     F(S, UINT, uint32_t, free_count)                                                               \
-    F(S, UINT, uint16_t, listed)                                                                   \
+    F(S, UINT, uint8_t, listed)                                                                    \
+    F(S, UINT, uint8_t, marks)                                                                     \
     F(S, UINT, uint16_t, scan_index)                                                               \
     F(S, ADDRESS, uint64_t, bitmap)                                                                \
     F(S, UINT, uint64_t, next)                                                                     \

@@ -167,6 +167,7 @@ static void big_publish(struct hm_big *big, const char *mapping, size_t mapping_
     big->requested_bytes = bytes;
     big->usable_bytes = round_up(bytes, PAGE_BYTES);
     big->arena = arena;
+    big->stack = 0;
     STORE_ORDER();
     big->address = (uintptr_t)start;
     STORE_ORDER();
@@ -400,4 +401,16 @@ void *large_resize(void *p, size_t bytes)
     if (place.state != BLOCK_LARGE || bytes <= SMALL_MAX || bytes > hm_hot.bytes / 4)
         return NULL;
     return span_resize(p, bytes);
+}
+
+uint32_t large_set_note(const void *p, const struct block_note *values)
+{
+    struct hm_range *r = range_find(p);
+    if (r)
+        return note_set_large(r, (uint32_t)(((uintptr_t)p - r->base) >> UNIT_SHIFT), values);
+    struct hm_big *big = big_find((uintptr_t)p);
+    uint32_t before = big ? big->stack : 0;
+    if (big)
+        big->stack = values ? values->stack : 0;
+    return before;
 }

@@ -2,6 +2,7 @@
 #ifndef HIMALLOC_LARGE_H
 #define HIMALLOC_LARGE_H
 
+#include "note.h"
 #include "state.h"
 
 enum block_state { BLOCK_NONE, BLOCK_SLAB, BLOCK_LARGE, BLOCK_BIG };
@@ -27,6 +28,8 @@ void *large_malloc_to_grow(size_t bytes, uint32_t arena);
 void large_free(void *p);
 /* In place or by moving pages; NULL: allocate, copy and free instead. p is no slab block. */
 void *large_resize(void *p, size_t bytes);
+/* Who has the block now; NULL: nobody any more. p is no slab block. The stack that was there. */
+uint32_t large_set_note(const void *p, const struct block_note *values);
 void large_release_bigs(uint32_t arena, uint32_t tid);
 
 #endif

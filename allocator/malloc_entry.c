@@ -14,6 +14,11 @@
  * then set already; not when a malloc got the block in between. check:full has no caches: each free
  * and realloc meets the bitmap.
  *
+ * The slow ways know who called: they count the allocation for the sampler, or capture its stack
+ * when all are noted (stacks.c), before anything is locked. What malloc does after that is done
+ * with the answer in hand ("counted"). realloc counts as an allocation of the new size, also where
+ * the block stays: so each live block is a sample with the probability of what was last asked for.
+ *
  * errno: set to ENOMEM or EINVAL on failure, else left alone, by free always.
  */
 #define _GNU_SOURCE
@@ -23,9 +28,13 @@
 #include "die.h"
 #include "fast_path.h"
 #include "large.h"
+#include "note.h"
 #include "options.h"
+#include "remark.h"
+#include "sampler.h"
 #include "size_class.h"
 #include "slab.h"
+#include "stacks.h"
 #include "thread_cache.h"
 
 #include <errno.h>
@@ -47,17 +56,103 @@ COLD void *entry_fail(int code)
     return NULL;
 }
 
-NOINLINE void *entry_malloc_slow(uint32_t class_index)
+static struct block_note note_values(uint32_t stack, size_t bytes)
 {
-    void *p = thread_cache_malloc(class_index);
+    return (struct block_note){stack, bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX};
+}
+
+/* A block of a slab, for an allocation that has been counted; stack 0: it is not to be noted. */
+static void *malloc_counted(size_t bytes, uint32_t class_index, uint32_t stack)
+{
+    const struct block_note note = note_values(stack, bytes);
+    uint32_t arena = 0;
+    if (UNLIKELY(hm_tls.ignoring))
+        arena = stacks_arena(HM_ARENA_IGNORED);
+    else if (stack && !hm_hot.tracing)
+        arena = stacks_arena(HM_ARENA_SAMPLED);
+    void *p = arena ? central_malloc(arena, class_index, &note) : NULL;
+    if (!p)
+        p = thread_cache_malloc(class_index, hm_hot.tracing ? &note : NULL);
     return LIKELY(p != NULL) ? p : entry_fail(ENOMEM);
+}
+
+/* Everything is noted, or this thread's blocks are no leaks. */
+static NOINLINE void *malloc_traced(size_t bytes, uint32_t class_index)
+{
+    struct call_site site = CALL_SITE();
+    return malloc_counted(bytes, class_index, stacks_take(bytes, &site));
+}
+
+static NOINLINE void *malloc_sample(size_t bytes, uint32_t class_index)
+{
+    struct call_site site = CALL_SITE();
+    return malloc_counted(bytes, class_index, stacks_capture(&site));
+}
+
+/* Counts as the fast path would have done. */
+static bool slow_is_sample(size_t bytes, uint32_t class_index)
+{
+    struct hm_thread *t = hm_tls.state == THREAD_LIVE ? hm_tls.record : NULL;
+    struct hm_bin *bin = t ? &t->bins[class_index] : NULL;
+    uint32_t word;
+    if (!bin || bin->window.empty == bin->full)
+        return sampler_take(bytes);
+    if (__builtin_add_overflow(window_word(&bin->window), (uint32_t)WINDOW_TICK, &word))
+        return sampler_due(t, class_index, bytes);
+    window_set_word(&bin->window, word);
+    return false;
+}
+
+/* The bin is empty, or the thread has none for now. */
+NOINLINE void *entry_malloc_slow(size_t bytes, uint32_t class_index)
+{
+    if (UNLIKELY(!root_start()))
+        return entry_fail(ENOMEM);
+    if (UNLIKELY(thread_is_traced()))
+        return malloc_traced(bytes, class_index);
+    if (UNLIKELY(slow_is_sample(bytes, class_index)))
+        return malloc_sample(bytes, class_index);
+    void *p = thread_cache_malloc(class_index, NULL);
+    return LIKELY(p != NULL) ? p : entry_fail(ENOMEM);
+}
+
+/* The bin's ticks are over. */
+NOINLINE void *entry_malloc_tick(size_t bytes, uint32_t class_index)
+{
+    if (UNLIKELY(sampler_due(hm_tls.self, class_index, bytes)))
+        return malloc_sample(bytes, class_index);
+    void *p = thread_cache_malloc(class_index, NULL);
+    return LIKELY(p != NULL) ? p : entry_fail(ENOMEM);
+}
+
+static uint32_t large_arena(void)
+{
+    if (UNLIKELY(hm_tls.ignoring))
+        return stacks_arena(HM_ARENA_IGNORED);
+    return hm_tls.record ? hm_tls.record->arena : 0;
+}
+
+static void *large_note(void *p, size_t bytes, uint32_t stack)
+{
+    const struct block_note note = note_values(stack, bytes);
+    if (UNLIKELY(stack && p))
+        large_set_note(p, &note);
+    return LIKELY(p != NULL) ? p : entry_fail(ENOMEM);
+}
+
+static void *malloc_large(size_t bytes, size_t alignment, bool *zero, const struct call_site *site)
+{
+    if (UNLIKELY(!root_start()))
+        return entry_fail(ENOMEM);
+    uint32_t stack = stacks_take(bytes, site);
+    return large_note(large_malloc(bytes, alignment, large_arena(), zero), bytes, stack);
 }
 
 NOINLINE void *entry_malloc_large(size_t bytes)
 {
+    struct call_site site = CALL_SITE();
     bool zero;
-    void *p = large_malloc(bytes, 16, hm_tls.record ? hm_tls.record->arena : 0, &zero);
-    return LIKELY(p != NULL) ? p : entry_fail(ENOMEM);
+    return malloc_large(bytes, 16, &zero, &site);
 }
 
 EXPORT void *malloc(size_t bytes)
@@ -67,21 +162,44 @@ EXPORT void *malloc(size_t bytes)
 
 /* ---- free ---- */
 
+/* What is said of a large block goes before it does. */
+static void free_large(void *p, const struct block_place *place)
+{
+    if (LIKELY(place->state != BLOCK_NONE && place->start == (uintptr_t)p)) {
+        large_set_note(p, NULL);
+        remark_forget(p);
+    }
+    large_free(p);
+}
+
+static void free_counted(void *p, uint32_t freed)
+{
+    struct block_place place = block_locate(p);
+    if (place.state != BLOCK_SLAB) {
+        free_large(p, &place);
+    } else if (UNLIKELY(place.start != (uintptr_t)p)) {
+        die_bad_free(p);
+    } else if (place.named) {
+        central_free(p, freed);
+    } else {
+        thread_cache_free(p, place.class_index, freed);
+    }
+}
+
+static NOINLINE void free_traced(void *p)
+{
+    struct call_site site = CALL_SITE();
+    free_counted(p, stacks_capture(&site));
+}
+
 /* Everything that is not a push: other threads' wrongs, other kinds of blocks, full bins. */
 NOINLINE void entry_free_slow(void *p)
 {
     if (!p)
         return;
-    struct block_place place = block_locate(p);
-    if (place.state != BLOCK_SLAB) {
-        large_free(p);
-    } else if (UNLIKELY(place.start != (uintptr_t)p)) {
-        die_bad_free(p);
-    } else if (place.named) {
-        central_free(p);
-    } else {
-        thread_cache_free(p, place.class_index);
-    }
+    if (UNLIKELY(hm_hot.tracing))
+        return free_traced(p);
+    free_counted(p, 0);
 }
 
 EXPORT void free(void *p)
@@ -111,11 +229,10 @@ EXPORT void free_aligned_sized(void *p, size_t alignment, size_t bytes)
 
 static NOINLINE void *calloc_large(size_t bytes)
 {
+    struct call_site site = CALL_SITE();
     bool zero;
-    void *p = large_malloc(bytes, 16, hm_tls.record ? hm_tls.record->arena : 0, &zero);
-    if (UNLIKELY(!p))
-        return entry_fail(ENOMEM);
-    return zero ? p : memset(p, 0, bytes);
+    void *p = malloc_large(bytes, 16, &zero, &site);
+    return p && !zero ? memset(p, 0, bytes) : p;
 }
 
 EXPORT void *calloc(size_t count, size_t size)
@@ -125,28 +242,95 @@ EXPORT void *calloc(size_t count, size_t size)
         return entry_fail(ENOMEM);
     if (UNLIKELY(bytes > SMALL_MAX))
         return calloc_large(bytes);
-    void *p = malloc_class(size_class_of(bytes));
+    void *p = malloc_class(bytes, size_class_of(bytes));
     return LIKELY(p != NULL) ? memset(p, 0, bytes) : p;
 }
 
 /* ---- realloc ---- */
 
-/* A new block with the old contents; the old one is freed when that is there. */
-static void *realloc_copy(void *p, const struct block_place *place, size_t bytes)
+static void *malloc_in(uint32_t arena, size_t bytes, uint32_t stack)
 {
-    bool named = arena_at(place->arena)->kind == HM_ARENA_NAMED;
-    void *moved = named                ? entry_malloc_in(place->arena, bytes)
-                  : bytes <= SMALL_MAX ? malloc(bytes)
-                                       : large_malloc_to_grow(bytes, place->arena);
+    const struct block_note note = note_values(stack, bytes);
+    bool zero;
+    if (bytes > SMALL_MAX)
+        return large_note(large_malloc(bytes, 16, arena, &zero), bytes, stack);
+    void *p = central_malloc(arena, size_class_of(bytes), &note);
+    return p ? p : entry_fail(ENOMEM);
+}
+
+static enum hm_arena_kind kind_of(const struct block_place *place)
+{
+    return arena_at(place->arena)->kind;
+}
+
+/* Blocks between ignore and its end are no leaks, others are, also when they were allocated before.
+ */
+static bool is_where_it_belongs(const struct block_place *place)
+{
+    return kind_of(place) == HM_ARENA_NAMED ||
+           (kind_of(place) == HM_ARENA_IGNORED) == (hm_tls.ignoring != 0);
+}
+
+/* A new block with the old contents; the old one is freed when that is there. */
+static void *realloc_copy(void *p, const struct block_place *place, size_t bytes, uint32_t stack)
+{
+    void *moved;
+    if (kind_of(place) == HM_ARENA_NAMED)
+        moved = malloc_in(place->arena, bytes, stack);
+    else if (bytes <= SMALL_MAX)
+        moved = malloc_counted(bytes, size_class_of(bytes), stack);
+    else
+        moved = large_note(large_malloc_to_grow(bytes, large_arena()), bytes, stack);
     if (!moved)
-        return entry_fail(ENOMEM);
+        return NULL;
     memcpy(moved, p, bytes < place->bytes ? bytes : place->bytes);
-    free_inline(p);
+    if (UNLIKELY(hm_hot.tracing))
+        free_counted(p, stack);
+    else
+        free_inline(p);
     return moved;
+}
+
+/* Of a slab: shrinking to no less than half is not worth a copy. A new sample is. */
+static bool slab_block_stays(const struct block_place *place, size_t bytes, uint32_t stack)
+{
+    bool fits = bytes <= place->bytes &&
+                (bytes >= place->bytes / 2 || size_class_of(bytes) == place->class_index);
+    return fits && is_where_it_belongs(place) &&
+           (!stack || hm_hot.tracing || kind_of(place) != HM_ARENA_AUTOMATIC);
+}
+
+static void *realloc_slab_block(void *p, const struct block_place *place, size_t bytes,
+                                uint32_t stack)
+{
+    const struct block_note note = note_values(stack, bytes);
+    if (!slab_block_stays(place, bytes, stack))
+        return realloc_copy(p, place, bytes, stack);
+    if (UNLIKELY(hm_hot.tracing || kind_of(place) != HM_ARENA_AUTOMATIC))
+        note_change(p, place->class_index, &note);
+    return p;
+}
+
+/* The note goes before the block may, and comes back when nothing was done. */
+static void *realloc_large_block(void *p, const struct block_place *place, size_t bytes,
+                                 uint32_t stack)
+{
+    if (is_where_it_belongs(place)) {
+        const struct block_note old = {large_set_note(p, NULL), 0};
+        void *resized = large_resize(p, bytes);
+        if (resized && resized != p)
+            remark_forget(p);
+        if (resized)
+            return large_note(resized, bytes, stack);
+        if (old.stack)
+            large_set_note(p, &old);
+    }
+    return realloc_copy(p, place, bytes, stack);
 }
 
 static NOINLINE void *realloc_slow(void *p, size_t bytes)
 {
+    struct call_site site = CALL_SITE();
     struct block_place place = block_locate(p);
     if (UNLIKELY(place.state == BLOCK_NONE || place.start != (uintptr_t)p)) {
         die_bad_free(p);
@@ -158,15 +342,9 @@ static NOINLINE void *realloc_slow(void *p, size_t bytes)
         die_bad_free(p);
         return entry_fail(EINVAL);
     }
-    if (place.state == BLOCK_SLAB) {
-        /* shrinking to no less than half is not worth a copy */
-        if (bytes <= place.bytes &&
-            (bytes >= place.bytes / 2 || size_class_of(bytes) == place.class_index))
-            return p;
-        return realloc_copy(p, &place, bytes);
-    }
-    void *resized = large_resize(p, bytes);
-    return resized ? resized : realloc_copy(p, &place, bytes);
+    uint32_t stack = stacks_take(bytes, &site);
+    return place.state == BLOCK_SLAB ? realloc_slab_block(p, &place, bytes, stack)
+                                     : realloc_large_block(p, &place, bytes, stack);
 }
 
 EXPORT void *realloc(void *p, size_t bytes)
@@ -190,14 +368,18 @@ EXPORT void *reallocarray(void *p, size_t count, size_t size)
 
 /* ---- aligned ---- */
 
+static NOINLINE void *aligned_large(size_t alignment, size_t bytes)
+{
+    struct call_site site = CALL_SITE();
+    bool zero;
+    return malloc_large(bytes, alignment, &zero, &site);
+}
+
 void *entry_aligned(size_t alignment, size_t bytes)
 {
-    bool zero;
     uint32_t class_index = size_class_aligned(bytes, alignment);
-    if (LIKELY(class_index != 0))
-        return malloc_class(class_index);
-    void *p = large_malloc(bytes, alignment, hm_tls.record ? hm_tls.record->arena : 0, &zero);
-    return p ? p : entry_fail(ENOMEM);
+    return LIKELY(class_index != 0) ? malloc_class(bytes, class_index)
+                                    : aligned_large(alignment, bytes);
 }
 
 static bool is_power_of_two(size_t n)
@@ -262,10 +444,8 @@ EXPORT size_t malloc_usable_size(void *p)
 
 /* ---- in an arena ---- */
 
-void *entry_malloc_in(uint32_t arena, size_t bytes)
+NOINLINE void *entry_malloc_in(uint32_t arena, size_t bytes)
 {
-    bool zero;
-    void *p = bytes > SMALL_MAX ? large_malloc(bytes, 16, arena, &zero)
-                                : central_malloc(arena, size_class_of(bytes));
-    return p ? p : entry_fail(ENOMEM);
+    struct call_site site = CALL_SITE();
+    return malloc_in(arena, bytes, stacks_take(bytes, &site));
 }

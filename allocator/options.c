@@ -8,11 +8,14 @@
  * setting serves all versions; a key that nobody knows gets a note under check:full alone.
  *
  * HEAPCHECK, with any of the values that gperftools knew, asks for the check at exit in gperftools'
- * wording; HIMALLOC has the last word.
+ * wording; HIMALLOC has the last word. Without a word on stacks, who asks for the check
+ * at exit gets those of all blocks.
  */
 #define _GNU_SOURCE
 #include "options.h"
 
+#include "pages.h"
+#include "stacks.h"
 #include "state.h"
 #include "thread_cache.h"
 
@@ -22,9 +25,11 @@
 
 extern char **environ;
 bool options_background = true;
+uint32_t options_stacks_mode, options_sample_bytes = SAMPLE_BYTES;
+static bool stacks_given;
 struct options_leakcheck options_leakcheck = {.exit_code = 23};
 static uint8_t options_check = CHECK_FAST;
-static bool is_read, is_applied;
+static bool is_read, is_applied, is_running;
 
 static bool token_is(const char *text, size_t length, const char *word)
 {
@@ -39,6 +44,17 @@ static void option_set_check(const char *value, size_t length)
         options_check = CHECK_FULL;
     else if (token_is(value, length, "fast"))
         options_check = CHECK_FAST;
+}
+
+static bool option_set_stacks(const char *value, size_t length)
+{
+    static const char *const modes[] = {"off", "sampled", "full"};
+    for (uint32_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
+        if (token_is(value, length, modes[i])) {
+            options_stacks_mode = i;
+            stacks_given = true;
+        }
+    return true;
 }
 
 /* A decimal number below 2^32; false: it is none. */
@@ -110,7 +126,7 @@ static void option_set_heapcheck(const char *value)
 
 static bool option_set(const char *key, size_t key_length, const char *value, size_t length)
 {
-    static const char *const later[] = {"stacks", "sample"};
+    uint32_t number;
     if (token_is(key, key_length, "check")) {
         option_set_check(value, length);
         return true;
@@ -119,9 +135,13 @@ static bool option_set(const char *key, size_t key_length, const char *value, si
         options_background = !token_is(value, length, "off");
         return true;
     }
-    for (size_t i = 0; i < sizeof(later) / sizeof(later[0]); i++)
-        if (token_is(key, key_length, later[i]))
-            return true;
+    if (token_is(key, key_length, "stacks"))
+        return option_set_stacks(value, length);
+    if (token_is(key, key_length, "sample")) {
+        if (token_number(value, length, &number) && number > 0)
+            options_sample_bytes = number;
+        return true;
+    }
     return option_set_leakcheck(key, key_length, value, length);
 }
 
@@ -176,6 +196,21 @@ static void options_find(void)
     }
 }
 
+/* Who asks for leaks wants to know whose they are. Tables for samples would take a good part of the
+ * addresses of a program that has few. */
+static uint32_t stacks_by_default(void)
+{
+    if (options_leakcheck.at_exit)
+        return HM_STACKS_FULL;
+    return pages_address_limit() == SIZE_MAX ? HM_STACKS_SAMPLED : HM_STACKS_OFF;
+}
+
+static void stacks_apply(void)
+{
+    if (!stacks_set(options_stacks_mode, options_sample_bytes))
+        stacks_set(HM_STACKS_OFF, options_sample_bytes);
+}
+
 void options_read(void)
 {
     if (!is_read && environ) {
@@ -190,4 +225,16 @@ void options_read(void)
     hm_hot.root->check_mode = options_check;
     if (options_check == CHECK_FULL)
         thread_cache_disable();
+    if (!stacks_given)
+        options_stacks_mode = stacks_by_default();
+    if (getauxval(AT_BASE) || is_running)
+        stacks_apply();
+}
+
+void options_running(void)
+{
+    is_running = true;
+    options_read();
+    if (is_applied && !getauxval(AT_BASE))
+        stacks_apply();
 }

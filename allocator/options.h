@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Who allocated is kept: enum hm_stacks_mode, and the mean distance of samples in bytes. */
+extern uint32_t options_stacks_mode, options_sample_bytes;
 extern bool options_background; /* memory goes back by age on a helper thread */
 
 /* A value as it stands in the environment: not ended by a zero, and there only at the start. */
@@ -26,5 +28,8 @@ extern struct options_leakcheck options_leakcheck;
 
 /* Reads the environment as soon as there is one; cheap when that was done. */
 void options_read(void);
+/* From the constructor: a static program can be asked for its stacks from now on, not before; where
+ * there is a dynamic linker it has made that ready before it first allocates from us. */
+void options_running(void);
 
 #endif

@@ -18,6 +18,7 @@
 
 #include "arena.h"
 #include "lock.h"
+#include "note.h"
 #include "options.h"
 #include "pages.h"
 #include "size_class.h"
@@ -221,6 +222,7 @@ struct hm_range *root_add_range(uint64_t units)
     for (; want >= units + 4; want /= 2) {
         char *front;
         if (range_make(r, want, 0, &front)) {
+            note_add_range(r, root->range_count);
             STORE_ORDER();
             root->range_count++;
             return r;
@@ -272,7 +274,8 @@ static bool root_make(void)
     thread_cache_start(front + thread_offset, area->spare_threads);
     area->preamble.self = (uintptr_t)area;
     __atomic_store_n(&hm_root_anchor, (uintptr_t)area, __ATOMIC_RELEASE);
-    __atomic_store_n(&hm_hot.bytes, range.unit_count << UNIT_SHIFT, __ATOMIC_RELEASE);
+    hm_hot.fast_bytes = range.unit_count << UNIT_SHIFT;
+    __atomic_store_n(&hm_hot.bytes, hm_hot.fast_bytes, __ATOMIC_RELEASE);
     return true;
 }
 

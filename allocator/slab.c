@@ -125,9 +125,10 @@ static void slab_publish(const struct span *span, uint32_t arena, uint32_t class
     slab->free_count = class->block_count;
     slab->scan_index = 0;
     slab->listed = 0;
+    slab->marks = 0;
     slab->bitmap = bitmap;
     bitmap_set_all(slab_bitmap(slab), class->block_count);
-    uint32_t first = arena_at(arena)->kind == HM_ARENA_NAMED ? CODE_NAMED : CODE_SLAB;
+    uint32_t first = arena_at(arena)->kind == HM_ARENA_AUTOMATIC ? CODE_SLAB : CODE_NAMED;
     uint8_t *codes = range_codes(r) + span->unit;
     STORE_ORDER();
     for (uint32_t i = span->count; i-- > 0;) {
@@ -161,6 +162,7 @@ static bool slab_release(struct hm_central *central, struct hm_range *r, struct 
 {
     if (!span_lock(tid))
         return false;
+    note_forget_slab(r, slab);
     list_remove(central, slab);
     central->slab_count--;
     central->free_count -= slab->block_count;
@@ -235,7 +237,18 @@ uint32_t slab_fill(uint32_t arena, uint32_t class_index, uint64_t *slots, uint32
     return taken;
 }
 
-void *slab_take_one(uint32_t arena, uint32_t class_index, uint32_t tid)
+/* Before its bit is cleared. Where notes are kept in every mode, an old one must not stay. */
+static void take_note(uint64_t reference, const struct hm_unit *slab, uint32_t index,
+                      const struct block_note *note)
+{
+    static const struct block_note nothing;
+    const struct hm_range *r = range_at((uint32_t)((reference - 1) >> 32));
+    if (r->notes && (note || hm_hot.tracing || arena_at(slab->arena)->kind != HM_ARENA_AUTOMATIC))
+        note_set(note_at(r, slab->head, index), note ? note : &nothing);
+}
+
+void *slab_take_one(uint32_t arena, uint32_t class_index, uint32_t tid,
+                    const struct block_note *note)
 {
     struct hm_central *central = slab_central(arena, class_index);
     if (!central->partial_first && !slab_make(arena, class_index, tid))
@@ -247,6 +260,7 @@ void *slab_take_one(uint32_t arena, uint32_t class_index, uint32_t tid)
     while (!bitmap[w])
         w++;
     uint32_t index = w * 64 + (uint32_t)__builtin_ctzll(bitmap[w]);
+    take_note(central->partial_first, slab, index, note);
     STORE_ORDER();
     bitmap[w] &= bitmap[w] - 1;
     STORE_ORDER();
@@ -341,7 +355,8 @@ void slab_recover(const void *p)
     if (!r)
         return;
     uint8_t code = range_codes(r)[((uintptr_t)p - r->base) >> UNIT_SHIFT];
-    if (code < CODE_SLAB || code >= CODE_SLAB + CLASS_COUNT)
+    bool automatic = code >= CODE_SLAB && code < CODE_SLAB + CLASS_COUNT;
+    if (!automatic && (code < CODE_NAMED || code >= CODE_NAMED + CLASS_COUNT))
         return;
     struct slab_place place = slab_locate(r, p);
     if (place.is_block)

@@ -2,6 +2,7 @@
 #ifndef HIMALLOC_SLAB_H
 #define HIMALLOC_SLAB_H
 
+#include "note.h"
 #include "span.h"
 
 /* Where a pointer into a slab points. */
@@ -39,8 +40,9 @@ bool slab_is_free(const void *p);
  * of the bitmap is cleared. Returns how many; 0: no memory. */
 uint32_t slab_fill(uint32_t arena, uint32_t class_index, uint64_t *slots, uint32_t low,
                    uint32_t want, uint32_t *pend, uint32_t tid);
-/* One block straight from a bitmap; NULL: no memory. */
-void *slab_take_one(uint32_t arena, uint32_t class_index, uint32_t tid);
+/* One block straight from a bitmap; NULL: no memory. note: as it will be, or NULL. */
+void *slab_take_one(uint32_t arena, uint32_t class_index, uint32_t tid,
+                    const struct block_note *note);
 /* Blocks whose home is this central become free. One that is no block, or free already, stops it
  * and is returned; NULL: all well. The caller has the pointers still listed elsewhere; when it has
  * let go of them it calls slab_release_spare. */

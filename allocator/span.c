@@ -28,6 +28,7 @@
 #include "span.h"
 
 #include "lock.h"
+#include "note.h"
 #include "pages.h"
 
 #include <string.h>
@@ -215,7 +216,7 @@ static uint64_t used_units(void)
 /* Makes units below `end` usable: records described, memory readable and writable. */
 static bool range_commit(struct hm_range *r, uint64_t end, bool huge)
 {
-    if (!root_describe_units(r, end))
+    if (!root_describe_units(r, end) || !note_commit(r, end))
         return false;
     if (end <= r->committed_units)
         return true;

@@ -32,6 +32,8 @@ enum {
     CODE_LARGE_HEAD = 250,
     CODE_LARGE_REST = 251,
     CODE_PURGING = 252,
+    UNIT_REMARKED = 1, /* unit.marks */
+    UNIT_NOTED = 2,
 };
 
 enum check_mode { CHECK_OFF = 0, CHECK_FAST = 1, CHECK_FULL = 2 };
@@ -39,10 +41,15 @@ enum check_mode { CHECK_OFF = 0, CHECK_FAST = 1, CHECK_FULL = 2 };
 /* The words that malloc and free read; all 0 until the first allocation. */
 struct hm_hot {
     uintptr_t base;       /* of range 0 */
-    size_t bytes;         /* of range 0 */
+    size_t fast_bytes;    /* of range 0; 0 while every free is to be noted */
     const uint8_t *codes; /* of range 0 */
+    size_t bytes;         /* of range 0 */
     struct hm_root *root;
+    uint64_t sample_bytes; /* mean distance of samples */
     uint32_t auto_arena_count;
+    uint32_t stacks_turn; /* counts changes of what follows */
+    uint8_t stacks_mode;  /* enum hm_stacks_mode */
+    uint8_t tracing;      /* every allocation and free is noted */
     uint8_t check_mode;
     uint8_t fork_pending; /* child: caches of threads that are gone still hold blocks */
 };

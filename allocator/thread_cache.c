@@ -28,9 +28,12 @@
 
 #include "arena.h"
 #include "background.h"
+#include "call_stack.h"
 #include "die.h"
 #include "lock.h"
 #include "pages.h"
+#include "remark.h"
+#include "sampler.h"
 #include "size_class.h"
 #include "slab.h"
 
@@ -66,10 +69,16 @@ uint32_t thread_id(void)
 
 /* ---- records ---- */
 
+static void bin_set_head(struct hm_bin *bin, uint32_t head)
+{
+    uint32_t word = window_word(&bin->window);
+    window_set_word(&bin->window, word - (uint16_t)word + head);
+}
+
 /* Both ends in one store; in a build with another layout of the window, at least in order. */
 static void window_store(struct hm_bin *bin, uint32_t head, uint32_t empty)
 {
-    struct hm_window window = {.head = head, .empty = empty};
+    struct hm_window window = {.head = (uint16_t)head, .ticks = bin->window.ticks, .empty = empty};
     STORE_ORDER();
     if (sizeof(window) == sizeof(uint64_t)) {
         uint64_t word;
@@ -86,6 +95,8 @@ static void record_reset(struct hm_thread *t)
     for (uint32_t c = 0; c < HM_CLASS_SLOTS; c++) {
         window_store(&t->bins[c], 0, 0);
         t->bins[c].full = t->bins[c].pend = 0;
+        t->bins[c].window.ticks = 0;
+        t->sampled_at[c] = 0;
     }
     t->slots_used = (uint32_t)((sizeof(struct hm_thread) + 7) / 8);
     t->meets = t->slow_count = 0;
@@ -181,7 +192,6 @@ static bool thread_join_heap(void)
     if (end_key_state == 1)
         pthread_setspecific(end_key, t);
     hm_tls.record = t;
-    hm_tls.self = t;
     hm_tls.state = THREAD_LIVE;
     return true;
 }
@@ -195,6 +205,8 @@ static struct hm_thread *thread_begin(void)
         if (hm_tls.state != THREAD_NEW || !thread_join_heap())
             return NULL;
     }
+    if (UNLIKELY(hm_tls.turn != hm_hot.stacks_turn))
+        sampler_turn(hm_tls.record);
     hm_tls.state = THREAD_BUSY;
     STORE_ORDER();
     hm_tls.self = (struct hm_thread *)&hm_no_thread;
@@ -207,7 +219,14 @@ static void thread_leave(void)
     STORE_ORDER();
     hm_tls.state = THREAD_LIVE;
     STORE_ORDER();
-    hm_tls.self = hm_tls.record;
+    if (LIKELY(!thread_is_traced()))
+        hm_tls.self = hm_tls.record;
+}
+
+void thread_cache_look(void)
+{
+    if (hm_tls.state == THREAD_LIVE)
+        hm_tls.self = thread_is_traced() ? (struct hm_thread *)&hm_no_thread : hm_tls.record;
 }
 
 /* ---- central state, locked ---- */
@@ -271,6 +290,8 @@ static void bin_grow(struct hm_thread *t, struct hm_bin *bin, uint32_t class_ind
     uint32_t capacity = bin->window.empty - bin->full, limit = bin_limit(class_index);
     if (capacity >= limit)
         return;
+    if (capacity == 0)
+        sampler_arm(t, class_index);
     uint32_t grown = capacity ? capacity * 2 : CACHE_FIRST;
     grown = grown > limit ? limit : grown;
     if (t->slots_used + grown > SLOTS_CAPACITY)
@@ -304,8 +325,18 @@ static uint32_t fill_from_stash(struct hm_central *central, uint64_t *slots, uin
     return n;
 }
 
+/* Before the block is live. When all are noted, one of which nothing is known shows nothing. */
+static void note_block(const void *p, uint32_t class_index, const struct block_note *note)
+{
+    static const struct block_note nothing;
+    if (UNLIKELY(note || hm_hot.tracing)) {
+        note_write(p, class_index, note ? note : &nothing);
+        STORE_ORDER();
+    }
+}
+
 /* The bin is empty: some blocks into it, the first of them for the caller. */
-static void *bin_fill(struct hm_thread *t, uint32_t class_index)
+static void *bin_fill(struct hm_thread *t, uint32_t class_index, const struct block_note *note)
 {
     struct hm_bin *bin = &t->bins[class_index];
     uint64_t *slots = thread_slots(t);
@@ -313,7 +344,7 @@ static void *bin_fill(struct hm_thread *t, uint32_t class_index)
     bin_grow(t, bin, class_index);
     uint32_t low = bin->window.head, want = (low - bin->full + 1) / 2;
     if (want == 0)
-        return central_malloc(t->arena, class_index);
+        return central_malloc(t->arena, class_index, note);
     struct hm_central *central = thread_central_lock(t, class_index, &arena);
     if (!central)
         return NULL;
@@ -323,8 +354,9 @@ static void *bin_fill(struct hm_thread *t, uint32_t class_index)
     void *p = NULL;
     if (n > 0) {
         p = (void *)(uintptr_t)slots[low - n];
+        note_block(p, class_index, note);
         STORE_ORDER();
-        bin->window.head = low - n + 1;
+        bin_set_head(bin, low - n + 1);
         STORE_ORDER();
     }
     bin->pend = 0;
@@ -332,14 +364,24 @@ static void *bin_fill(struct hm_thread *t, uint32_t class_index)
     return p;
 }
 
-void *thread_cache_malloc(uint32_t class_index)
+static void *bin_pop(struct hm_thread *t, uint32_t class_index, const struct block_note *note)
 {
-    if (UNLIKELY(!root_start()))
-        return NULL;
+    struct hm_bin *bin = &t->bins[class_index];
+    void *p = (void *)(uintptr_t)thread_slots(t)[bin->window.head];
+    note_block(p, class_index, note);
+    STORE_ORDER();
+    bin_set_head(bin, bin->window.head + 1u);
+    return p;
+}
+
+void *thread_cache_malloc(uint32_t class_index, const struct block_note *note)
+{
     struct hm_thread *t = thread_begin();
     if (UNLIKELY(!t))
-        return central_malloc(0, class_index);
-    void *p = bin_fill(t, class_index);
+        return central_malloc(0, class_index, note);
+    const struct hm_bin *bin = &t->bins[class_index];
+    void *p = bin->window.head == bin->window.empty ? bin_fill(t, class_index, note)
+                                                    : bin_pop(t, class_index, note);
     thread_leave();
     return p;
 }
@@ -355,7 +397,7 @@ static void bin_drop_oldest(struct hm_thread *t, struct hm_bin *bin, uint32_t n)
     for (uint32_t i = bin->window.empty - n; i-- > head;)
         slots[i + n] = slots[i];
     STORE_ORDER();
-    bin->window.head = head + n;
+    bin_set_head(bin, head + n);
     STORE_ORDER();
 }
 
@@ -454,24 +496,35 @@ static void bin_push_slow(struct hm_thread *t, uint32_t class_index, void *p)
     if (bin->window.head == bin->full)
         bin_flush(t, class_index, (bin->window.empty - bin->full + 1) / 2);
     if (bin->window.head == bin->full) {
-        central_free(p);
+        central_free(p, 0);
         return;
     }
-    thread_slots(t)[bin->window.head - 1] = (uintptr_t)p;
+    thread_slots(t)[bin->window.head - 1u] = (uintptr_t)p;
     STORE_ORDER();
-    bin->window.head--;
+    bin_set_head(bin, bin->window.head - 1u);
 }
 
-void thread_cache_free(void *p, uint32_t class_index)
+/* With notes every block says whether it is free. */
+static bool is_free_already(struct hm_thread *t, uint32_t class_index, const void *p)
+{
+    if (hm_hot.check_mode == CHECK_OFF)
+        return false;
+    return hm_hot.tracing ? note_is_freed(p, class_index) : bin_holds(t, &t->bins[class_index], p);
+}
+
+void thread_cache_free(void *p, uint32_t class_index, uint32_t freed)
 {
     struct hm_thread *t = thread_begin();
     if (UNLIKELY(!t)) {
-        central_free(p);
+        central_free(p, freed);
         return;
     }
-    bool twice = hm_hot.check_mode != CHECK_OFF && bin_holds(t, &t->bins[class_index], p);
-    if (LIKELY(!twice))
+    bool twice = is_free_already(t, class_index, p);
+    if (LIKELY(!twice)) {
+        note_free(p, class_index, freed);
+        STORE_ORDER();
         bin_push_slow(t, class_index, p);
+    }
     thread_leave();
     if (UNLIKELY(twice))
         die_double_free(p);
@@ -480,13 +533,13 @@ void thread_cache_free(void *p, uint32_t class_index)
 
 /* ---- without a cache ---- */
 
-void *central_malloc(uint32_t arena, uint32_t class_index)
+void *central_malloc(uint32_t arena, uint32_t class_index, const struct block_note *note)
 {
     uint32_t tid = thread_id();
     if (UNLIKELY(hm_hot.fork_pending))
         thread_cache_recover();
     struct hm_central *central;
-    if (arena_at(arena)->kind == HM_ARENA_NAMED)
+    if (arena_at(arena)->kind != HM_ARENA_AUTOMATIC)
         central = lock_acquire(&slab_central(arena, class_index)->lock, tid)
                       ? slab_central(arena, class_index)
                       : NULL;
@@ -497,24 +550,31 @@ void *central_malloc(uint32_t arena, uint32_t class_index)
     void *p;
     if (central->stash_count > 0) {
         p = (void *)(uintptr_t)stash_of(central)[central->stash_count - 1];
+        note_block(p, class_index, note);
         STORE_ORDER();
         central->stash_count--;
     } else {
-        p = slab_take_one(arena, class_index, tid);
+        p = slab_take_one(arena, class_index, tid, note);
     }
     lock_release(&central->lock);
     return p;
 }
 
-void central_free(void *p)
+void central_free(void *p, uint32_t freed)
 {
     uint32_t tid = thread_id();
     if (UNLIKELY(hm_hot.fork_pending))
         thread_cache_recover();
     struct slab_place place = slab_locate(range_find(p), p);
     struct hm_central *central = slab_central(slab_record(&place)->arena, place.class_index);
+    if (UNLIKELY(slab_record(&place)->marks & UNIT_REMARKED))
+        remark_forget(p);
     if (!lock_acquire(&central->lock, tid))
         return; /* a signal handler inside malloc: lost rather than damaged */
+    if (!slab_is_free(p)) {
+        note_free(p, place.class_index, freed);
+        STORE_ORDER();
+    }
     uint64_t block = (uintptr_t)p;
     const void *bad = slab_give(central, &block, 1);
     if (!bad)
@@ -548,6 +608,7 @@ void thread_cache_flush(bool end)
     hm_tls.state = THREAD_NONE;
     hm_tls.record = NULL;
     record_give(t, hm_tls.tid);
+    call_stack_thread_end();
 }
 
 void thread_cache_disable(void)

@@ -2,11 +2,18 @@
 #ifndef HIMALLOC_THREAD_CACHE_H
 #define HIMALLOC_THREAD_CACHE_H
 
+#include "note.h"
 #include "state.h"
 
 enum {
     THREAD_MAPPING_BYTES = 256 << 10,
+    WINDOW_TICK = 1 << 16, /* of the word {head, ticks} of a bin's window */
 };
+typedef uint32_t __attribute__((may_alias)) window_word_t;
+#ifndef HM_LAYOUT_VARIANT
+_Static_assert(offsetof(struct hm_window, head) == 0, "one word");
+_Static_assert(offsetof(struct hm_window, ticks) == 2, "one word");
+#endif
 
 enum thread_state {
     THREAD_NEW,  /* no allocation yet */
@@ -21,6 +28,10 @@ struct hm_tls {
     struct hm_thread *record;
     uint32_t tid;
     uint32_t state;
+    uint32_t ignoring; /* how often himalloc was told that what follows is no leak */
+    uint32_t turn;     /* hm_hot.stacks_turn when the next samples were drawn */
+    int64_t gap;       /* bytes until the next sample, of what does not come out of a bin */
+    uint64_t random;
 };
 extern __thread struct hm_tls hm_tls;
 extern const struct hm_thread
@@ -34,13 +45,42 @@ static inline uint64_t *thread_slots(struct hm_thread *t)
 /* Record 0 and the list of spare ones, in the root area. */
 void thread_cache_start(char *memory, uint32_t *spare);
 uint32_t thread_id(void);
+/* After a change of what thread_is_traced says: on this thread from now on. */
+void thread_cache_look(void);
 
-/* The slow halves of malloc and free for blocks of slabs of automatic arenas. */
-void *thread_cache_malloc(uint32_t class_index);
-void thread_cache_free(void *p, uint32_t class_index);
+/* Does this thread go without the fast path? */
+static inline bool thread_is_traced(void)
+{
+    return hm_hot.tracing || hm_tls.ignoring != 0;
+}
+
+/* The slow halves of malloc and free for blocks of slabs of automatic arenas. note may be NULL;
+ * freed: the stack that frees, or 0. */
+void *thread_cache_malloc(uint32_t class_index, const struct block_note *note);
+void thread_cache_free(void *p, uint32_t class_index, uint32_t freed);
 /* Without a cache: straight to the bitmap. */
-void *central_malloc(uint32_t arena, uint32_t class_index);
-void central_free(void *p);
+void *central_malloc(uint32_t arena, uint32_t class_index, const struct block_note *note);
+void central_free(void *p, uint32_t freed);
+
+/* {head, ticks} of a bin's window, read and written at once. */
+static inline uint32_t window_word(const struct hm_window *w)
+{
+#ifndef HM_LAYOUT_VARIANT
+    return *(const window_word_t *)(const void *)w;
+#else
+    return w->head | (uint32_t)w->ticks << 16;
+#endif
+}
+
+static inline void window_set_word(struct hm_window *w, uint32_t word)
+{
+#ifndef HM_LAYOUT_VARIANT
+    *(window_word_t *)(void *)w = word;
+#else
+    w->ticks = (uint16_t)(word >> 16);
+    w->head = (uint16_t)word;
+#endif
+}
 
 /* Everything this thread caches goes home; with `end`, so does its record. */
 void thread_cache_flush(bool end);

@@ -38,6 +38,7 @@ struct himalloc_sized {
 /* Kinds of arenas that matter to a reader; others are like named ones. */
 enum {
     HIMALLOC_ARENA_GONE = 0,
+    HIMALLOC_ARENA_AUTOMATIC = 1,
     HIMALLOC_ARENA_SAMPLED = 3,
     HIMALLOC_ARENA_IGNORED = 4,
 };
@@ -139,6 +140,8 @@ enum hi_code himalloc_detail(const struct heap_context *context, struct heap *he
 uint64_t himalloc_spare(const struct heap *heap, const struct blocks *blocks,
                         const struct region *region);
 /* himalloc_stacks.c: the table of call stacks. false: memory is out, or the sink said stop. */
+/* Whose notes are kept: before the walk. */
+void himalloc_stacks_mode(struct himalloc *own, struct heap *heap, struct target *target);
 HI_MUST_USE bool himalloc_stacks_read(struct himalloc *own, struct heap *heap,
                                       struct target *target, struct heap_sink *sink);
 void himalloc_stacks_free(struct himalloc_stacks *stacks);

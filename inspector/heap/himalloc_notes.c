@@ -178,14 +178,16 @@ bool himalloc_notes_take(struct walk *walk, uint64_t unit, const struct himalloc
         return true;
     hi_addr from = window->start + unit * window->unit_bytes;
     struct hi_range content;
+    bool traced = walk->shown->stacks == HEAP_STACKS_FULL;
     if (from >= window->end || bytes > window->end - from ||
+        (!traced && himalloc_arena_is(walk->heap, arena, HIMALLOC_ARENA_AUTOMATIC)) ||
         !content_at(window, from, from + bytes, &content))
         return true;
-    struct himalloc_noted slab = {.start = walk->base + (unit << walk->heap->unit_shift),
-                                  .stride = class->block_bytes,
-                                  .count = class->block_count,
-                                  .is_sampled =
-                                      himalloc_arena_is(walk->heap, arena, HIMALLOC_ARENA_SAMPLED)};
+    struct himalloc_noted slab = {
+        .start = walk->base + (unit << walk->heap->unit_shift),
+        .stride = class->block_bytes,
+        .count = class->block_count,
+        .is_sampled = !traced || himalloc_arena_is(walk->heap, arena, HIMALLOC_ARENA_SAMPLED)};
     unsigned char *records = calloc(1, bytes);
     bool fine =
         records && (!notes_copy(window, from, records, bytes) || noted_add(walk, &slab, records));

@@ -375,6 +375,7 @@ static enum hi_code himalloc_walk(const struct heap_context *context, struct hea
         code = himalloc_window_open(&walk.units_window, context->target, err);
     if (code == HI_OK)
         code = himalloc_window_open(&walk.bitmaps_window, context->target, err);
+    himalloc_stacks_mode(own, heap, context->target);
     if (code == HI_OK && !walk_all(&walk))
         code = hi_no_memory(err); /* or the sink knows better */
     arenas_sum(&walk);

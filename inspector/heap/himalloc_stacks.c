@@ -230,6 +230,16 @@ static bool table_mapping(struct table *table)
     return true;
 }
 
+void himalloc_stacks_mode(struct himalloc *own, struct heap *heap, struct target *target)
+{
+    size_t stride = own->schema.stride[S_STACK_TABLE];
+    struct table table = {.own = own, .record = malloc(stride + 1)};
+    if (table.record && own->stack_table && table_has_all(&own->schema) &&
+        target_read_some(target, own->stack_table, table.record, stride) == stride)
+        table_mode(&table, heap);
+    free(table.record);
+}
+
 bool himalloc_stacks_read(struct himalloc *own, struct heap *heap, struct target *target,
                           struct heap_sink *sink)
 {
@@ -246,7 +256,6 @@ bool himalloc_stacks_read(struct himalloc *own, struct heap *heap, struct target
         more = sink_finding(sink, "the table of call stacks can be read", own->stack_table,
                             "of %zu bytes", stride);
     } else {
-        table_mode(&table, heap);
         more = sink_metadata(sink, own->stack_table, own->stack_table + stride) &&
                table_mapping(&table);
         if (more && heap->blocks_with_stack)

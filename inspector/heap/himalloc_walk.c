@@ -245,11 +245,10 @@ static bool sized_add(struct walk *walk, const struct himalloc_sized *large)
 bool himalloc_push_large(struct walk *walk, struct region *region, uint64_t requested,
                          uint32_t stack, uint64_t arena)
 {
-    struct himalloc_sized large = {
-        .address = region->first,
-        .requested = requested <= region->usable ? requested : 0,
-        .stack = stack,
-        .is_sampled = himalloc_arena_is(walk->heap, arena, HIMALLOC_ARENA_SAMPLED)};
+    struct himalloc_sized large = {.address = region->first,
+                                   .requested = requested <= region->usable ? requested : 0,
+                                   .stack = stack,
+                                   .is_sampled = walk->shown->stacks != HEAP_STACKS_FULL};
     uint64_t slack = region->usable > requested ? region->usable - requested : 0;
     region->count = 1;
     region->shape = REGION_SINGLE;

@@ -47,7 +47,8 @@ MUTANTS = {
         "thread_cache.c", "    *pend = low - n;\n", "    (void)pend;\n"),
     "a free that stores head before the block": (
         "fast_path.h", "    slot[-1] = (uintptr_t)p;\n    STORE_ORDER();\n"
-        "    bin->window.head = head - 1;\n", "    bin->window.head = head - 1;\n    STORE_ORDER();\n"
+        "    window_set_word(&bin->window, word - 1);\n",
+        "    window_set_word(&bin->window, word - 1);\n    STORE_ORDER();\n"
         "    slot[-1] = (uintptr_t)p;\n"),
     "a flush that stores head before the shift": (
         "thread_cache.c", "    uint32_t head = bin->window.head;\n    STORE_ORDER();\n",

@@ -4,9 +4,12 @@
 #include "step/step_target.h"
 
 #include "target/backend.h"
+#include "target/content.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 static size_t step_read_some(struct target *target, hi_addr address, void *buffer, size_t bytes)
 {
@@ -27,8 +30,26 @@ static size_t step_read_some(struct target *target, hi_addr address, void *buffe
     return done;
 }
 
-static const struct target_backend step_backend = {.kind = TARGET_PROCESS,
-                                                   .read_some = step_read_some};
+/* Which pages were touched: most of the tables beside the heap never are. */
+static size_t step_contents(struct target *target, hi_addr from, hi_addr end,
+                            struct hi_range *ranges, size_t capacity)
+{
+    char path[64];
+    size_t count = 0;
+    snprintf(path, sizeof path, "/proc/%d/pagemap", target->pid);
+    int pagemap = open(path, O_RDONLY | O_CLOEXEC);
+    bool known = pagemap >= 0 &&
+                 content_scan(pagemap, from, end, target->page_bytes, ranges, capacity, &count);
+    if (pagemap >= 0)
+        close(pagemap);
+    if (known)
+        return count;
+    ranges[0] = (struct hi_range){from, end};
+    return 1;
+}
+
+static const struct target_backend step_backend = {
+    .kind = TARGET_PROCESS, .read_some = step_read_some, .contents = step_contents};
 
 static bool mapping_line(struct target *target, const char *line)
 {
