@@ -30,6 +30,8 @@ static const struct image *image_with_dwarf(struct symbols *symbols, struct modu
     if (has_dwarf(&record->file))
         return &record->file;
     module_find_debug(symbols, record);
+    if (!has_dwarf(&record->debug))
+        module_fetch_debug(symbols, record);
     return has_dwarf(&record->debug) ? &record->debug : NULL;
 }
 

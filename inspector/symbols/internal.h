@@ -87,6 +87,8 @@ HI_MUST_USE enum hi_code module_find_file(struct symbols *symbols, struct module
                                           struct hi_err *err);
 /* The separate debug file into record->debug, and .gnu_debugdata into record->mini. */
 void module_find_debug(struct symbols *symbols, struct module_record *record);
+/* The same from a server: takes seconds. */
+void module_fetch_debug(struct symbols *symbols, struct module_record *record);
 
 /* The n-th path (room for MODULE_PATH_ROOM) where the file of record's build-id may be; false: no
  * more. The build-id must have two bytes at least. */

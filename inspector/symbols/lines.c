@@ -104,7 +104,7 @@ static void add_file(struct program *p, const char *name, uint64_t directory)
 static void read_entries(struct program *p, bool is_files)
 {
     struct cursor *cursor = &p->cursor;
-    uint64_t content[FORMATS_MAX], form[FORMATS_MAX];
+    uint64_t content[FORMATS_MAX] = {0}, form[FORMATS_MAX] = {0};
     size_t formats = cursor_fixed(cursor, 1);
     cursor->failed |= formats > FORMATS_MAX;
     for (size_t i = 0; i < formats && !cursor->failed; i++) {
@@ -176,7 +176,8 @@ static bool read_header(struct program *p)
     p->minimum_bytes = (unsigned)cursor_fixed(cursor, 1);
     p->operations = version >= 4 ? (unsigned)cursor_fixed(cursor, 1) : 1;
     cursor_skip(cursor, 1); /* default is_stmt */
-    p->line_base = (int8_t)cursor_fixed(cursor, 1);
+    p->line_base = (int)cursor_fixed(cursor, 1);
+    p->line_base -= p->line_base > INT8_MAX ? 256 : 0;
     p->line_range = (unsigned)cursor_fixed(cursor, 1);
     p->opcode_base = (unsigned)cursor_fixed(cursor, 1);
     if (cursor->failed || !p->operations || !p->line_range || !p->opcode_base)

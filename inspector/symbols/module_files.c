@@ -14,9 +14,9 @@
  * The vdso is a copy of its memory.
  *
  * Debug files: the same .build-id places with ".debug", then .gnu_debuglink beside the module, in
- * its .debug folder and below the debug directories, then from a debuginfod server if the user has
- * set one. They must carry the same build-id; a module without one needs the debuglink's CRC.
- * .gnu_debugdata is unpacked with a bound on what comes out.
+ * its .debug folder and below the debug directories; and for lines, never while a live target may
+ * be stopped, from a debuginfod server. They must carry the same build-id; a module without one
+ * needs the debuglink's CRC. .gnu_debugdata is unpacked with a bound on what comes out.
  */
 #include "symbols/internal.h"
 
@@ -337,23 +337,6 @@ static void unpack_mini(struct module_record *record)
         memset(&record->mini, 0, sizeof record->mini);
 }
 
-/* A file that has symbols or DWARF by itself needs no server. */
-static void debug_by_server(struct symbols *symbols, struct module_record *record)
-{
-    char path[MODULE_PATH_ROOM];
-    struct image image;
-    Elf64_Shdr section;
-    if (record->file.bytes && image_section(&record->file, ".debug_info", 0, &section))
-        return;
-    if (!debuginfod_fetch(symbols, &record->module, path, sizeof path) ||
-        image_open_path(&image, path, NULL) != HI_OK)
-        return;
-    if (same_build_id(record, &image))
-        record->debug = image;
-    else
-        image_close(&image);
-}
-
 void module_find_debug(struct symbols *symbols, struct module_record *record)
 {
     if (record->module.kind == MODULE_VDSO || record->debug.bytes || record->mini.bytes)
@@ -362,7 +345,19 @@ void module_find_debug(struct symbols *symbols, struct module_record *record)
     if (!record->debug.bytes)
         debug_by_link(symbols, record);
     if (!record->debug.bytes)
-        debug_by_server(symbols, record);
-    if (!record->debug.bytes)
         unpack_mini(record);
+}
+
+void module_fetch_debug(struct symbols *symbols, struct module_record *record)
+{
+    char path[MODULE_PATH_ROOM];
+    struct image image;
+    if (record->module.kind == MODULE_VDSO || record->debug.bytes ||
+        !debuginfod_fetch(symbols, &record->module, path, sizeof path) ||
+        image_open_path(&image, path, NULL) != HI_OK)
+        return;
+    if (same_build_id(record, &image))
+        record->debug = image;
+    else
+        image_close(&image);
 }
