@@ -407,7 +407,8 @@ static int64_t expression_skip(struct row_machine *m)
 
 static void cfa_set(struct row_machine *m, uint64_t number, int64_t offset)
 {
-    m->row.cfa = (struct cfi_rule){CFI_OFFSET, checked_i32(m, offset)};
+    m->row.cfa_offset = checked_i32(m, offset);
+    m->row.cfa = (struct cfi_rule){CFI_OFFSET, m->row.cfa_offset};
     m->row.cfa_register = (uint32_t)number;
     if (number >= CFI_REGISTERS)
         machine_fail(m);
@@ -447,7 +448,7 @@ static void run_cfa(struct row_machine *m, uint8_t op)
         cfa_set(m, number, factored_sleb(m));
         break;
     case OP_DEF_CFA_REGISTER:
-        cfa_set(m, cfi_uleb(&m->c), m->row.cfa.kind == CFI_OFFSET ? m->row.cfa.value : 0);
+        cfa_set(m, cfi_uleb(&m->c), m->row.cfa_offset); /* as unwinders do */
         break;
     case OP_DEF_CFA_OFFSET:
         cfa_set(m, m->row.cfa_register, (int64_t)cfi_uleb(&m->c));

@@ -41,6 +41,7 @@ struct cfi_rule {
 struct cfi_row {
     struct cfi_rule cfa; /* CFI_OFFSET: cfa_register + value; CFI_VALUE_EXPRESSION; else none */
     uint32_t cfa_register;
+    int32_t cfa_offset; /* the last one that was said, also before an expression */
     struct cfi_rule rules[CFI_REGISTERS];
 };
 

@@ -106,7 +106,12 @@ $(BUILD)/bench/%: tests/bench/%.c $(INSPECTOR_LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) $(INSPECTOR_CFLAGS) -Itests -o $@ $< $(INSPECTOR_LIBRARY) $(INSPECTOR_LIBS)
 
+$(BUILD)/bench/capture: tests/bench/capture.c $(CAPTURE_OBJECTS)
+	@mkdir -p $(@D)
+	$(CC) $(filter-out -MMD -MP,$(COMMON)) -fomit-frame-pointer -I. -o $@ $< $(CAPTURE_OBJECTS)
+
 bench: all $(BENCHES) $(BUILD)/names/name_addresses
+	$(BUILD)/bench/capture
 	$(BUILD)/bench/leakbench
 	@BUILD=$(BUILD) tests/bench/symbolise
 	@BUILD=$(BUILD) tests/bench/allocators $(BENCH_RUNS)
