@@ -6,8 +6,11 @@
  * stacks have equal indices. Nodes are appended and never change, but for `recent`, the child that
  * was asked for last: a guess that is right in most cases, and checked. All others are found by an
  * index of their own, open addressing over words {check:32 | node:32}. The index has levels, each
- * four times the last; one that is half full is left as it is, and what is found in it moves up
- * when it is next asked for. Nothing is ever moved under a reader, nobody waits.
+ * four times the last. When one is half full the next is opened, and whoever makes a node moves a
+ * few words up, until all are there (moved = the lower level's size): from then on the lower level
+ * is not asked any more, and only then may another one be opened. Words are copied, never taken
+ * away; who enters a node looks afterwards whether a level was opened meanwhile, and enters it
+ * there as well. So nobody waits, and no number is given twice.
  *
  * Order of stores for a new node: room is committed, then counted, then parent, then frame, then
  * the index. A node whose frame is 0 is not written yet; no one has its number. A thread that loses
@@ -49,6 +52,7 @@ enum {
     LEVEL_FACTOR_BITS = 2,
     LEVEL_CAPACITY = 6,
     PROBE_WORDS = 64,
+    MOVE_WORDS = 16,
     SLOT_CAPACITY = 2048,
     MODULE_CAPACITY = 4096,
     PATH_BYTES = 512 << 10,
@@ -61,7 +65,8 @@ enum {
 struct stack_area {
     struct hm_stack_table table;
     uint64_t *levels[LEVEL_CAPACITY];
-    uint32_t level_count; /* made */
+    uint32_t level_count;                                                /* open */
+    uint32_t level_claimed[LEVEL_CAPACITY], level_moved[LEVEL_CAPACITY]; /* of the one below */
     uint32_t node_committed;
     char *slots;
     uint64_t slot_head; /* tag:32 | index + 1 */
@@ -149,44 +154,69 @@ static uint32_t node_claim(void)
     return index;
 }
 
-/* Makes the next level when the last one is half full. Anybody may, several at once as well. */
-static uint32_t level_current(void)
+static uint32_t level_newest(void)
 {
-    uint32_t count = __atomic_load_n(&area->table.node_count, __ATOMIC_RELAXED);
-    uint32_t levels = __atomic_load_n(&area->level_count, __ATOMIC_ACQUIRE);
-    if (LIKELY(count <= 1u << (level_bits(levels - 1) - 1)) || levels == LEVEL_CAPACITY ||
-        !area->levels[levels])
-        return levels - 1;
-    if (!pages_commit(area->levels[levels], sizeof(uint64_t) << level_bits(levels)))
-        return levels - 1;
-    __atomic_compare_exchange_n(&area->level_count, &levels, levels + 1, false, __ATOMIC_ACQ_REL,
-                                __ATOMIC_ACQUIRE);
     return __atomic_load_n(&area->level_count, __ATOMIC_ACQUIRE) - 1;
 }
 
-/* In an older level, from the newest down. */
-static uint32_t node_find_older(uint32_t level, uint64_t hash, uint32_t parent, uint64_t frame)
+/* Everything of the level below is in this one. */
+static bool level_is_whole(uint32_t level)
 {
-    uint32_t found = 0;
-    while (level-- > 0 && !found)
-        level_probe(level, hash, parent, frame, &found);
-    return found;
+    return level == 0 || __atomic_load_n(&area->level_moved[level], __ATOMIC_ACQUIRE) >=
+                             1u << level_bits(level - 1);
 }
 
-/* Enters node `index`, or gives it up for one that another thread entered meanwhile. */
-static uint32_t node_publish(uint32_t level, uint64_t hash, uint32_t index)
+/* Opens the next level when the last one is half full. Anybody may, several at once as well. */
+static uint32_t level_current(void)
+{
+    uint32_t count = __atomic_load_n(&area->table.node_count, __ATOMIC_RELAXED);
+    uint32_t level = level_newest(), next = level + 1;
+    if (LIKELY(count <= 1u << (level_bits(level) - 1)) || next == LEVEL_CAPACITY ||
+        !area->levels[next] || !level_is_whole(level))
+        return level;
+    if (!pages_commit(area->levels[next], sizeof(uint64_t) << level_bits(next)))
+        return level;
+    __atomic_compare_exchange_n(&area->level_count, &next, next + 1, false, __ATOMIC_ACQ_REL,
+                                __ATOMIC_ACQUIRE);
+    return level_newest();
+}
+
+/* Puts `index` into a level, at `word` or behind; or gives it up for one that is there by now. */
+static uint32_t level_enter(uint32_t level, uint64_t hash, uint64_t *word, uint32_t index)
 {
     const struct hm_stack_node *node = node_at(index);
     uint64_t value = (uint64_t)((uint32_t)(hash >> 32) | 1) << 32 | index;
     for (;;) {
+        uint64_t none = 0;
         uint32_t found;
-        uint64_t none = 0, *word = level_probe(level, hash, node->parent, node->frame, &found);
-        if (found)
-            return found;
         if (!word || __atomic_compare_exchange_n(word, &none, value, false, __ATOMIC_ACQ_REL,
                                                  __ATOMIC_RELAXED))
             return index;
+        word = level_probe(level, hash, node->parent, node->frame, &found);
+        if (found)
+            return found;
     }
+}
+
+/* Moves a few words up from the level below. */
+static void level_fill(uint32_t level)
+{
+    uint32_t size = 1u << level_bits(level - 1);
+    uint32_t start = __atomic_fetch_add(&area->level_claimed[level], MOVE_WORDS, __ATOMIC_RELAXED);
+    if (start >= size)
+        return;
+    for (uint32_t i = start; i < start + MOVE_WORDS; i++) {
+        uint32_t found,
+            index = (uint32_t)__atomic_load_n(&level_words(level - 1)[i], __ATOMIC_ACQUIRE);
+        if (index == 0)
+            continue;
+        const struct hm_stack_node *node = node_at(index);
+        uint64_t hash = node_hash(node->parent, node->frame);
+        uint64_t *word = level_probe(level, hash, node->parent, node->frame, &found);
+        if (!found)
+            level_enter(level, hash, word, index);
+    }
+    __atomic_fetch_add(&area->level_moved[level], MOVE_WORDS, __ATOMIC_RELEASE);
 }
 
 static uint32_t node_append(uint32_t parent, uint64_t frame)
@@ -200,20 +230,39 @@ static uint32_t node_append(uint32_t parent, uint64_t frame)
     return index;
 }
 
+/* A frame that the newest level does not have: in the one below, or new. 0: no room. */
+static uint32_t node_enter(uint32_t level, uint64_t hash, uint64_t *word, uint32_t parent,
+                           uint64_t frame)
+{
+    uint32_t index = 0;
+    if (!level_is_whole(level)) {
+        level_fill(level);
+        level_probe(level - 1, hash, parent, frame, &index);
+    }
+    if (!index)
+        index = node_append(parent, frame);
+    if (!index)
+        return 0;
+    index = level_enter(level, hash, word, index);
+    for (uint32_t newest; (newest = level_newest()) != level;) {
+        level = newest;
+        uint32_t found;
+        word = level_probe(level, hash, parent, frame, &found);
+        index = found ? found : level_enter(level, hash, word, index);
+    }
+    return index;
+}
+
 NOINLINE uint32_t stack_table_child_slow(uint32_t parent, uint64_t frame)
 {
     uint64_t hash = node_hash(parent, frame);
     uint32_t level = level_current(), found;
-    level_probe(level, hash, parent, frame, &found);
+    uint64_t *word = level_probe(level, hash, parent, frame, &found);
+    if (!found)
+        found = node_enter(level, hash, word, parent, frame);
     if (!found) {
-        uint32_t index = node_find_older(level, hash, parent, frame);
-        if (!index)
-            index = node_append(parent, frame);
-        if (!index) {
-            __atomic_fetch_add(&area->table.lost, 1, __ATOMIC_RELAXED);
-            return parent ? parent : STACK_NODE_NONE;
-        }
-        found = node_publish(level, hash, index);
+        __atomic_fetch_add(&area->table.lost, 1, __ATOMIC_RELAXED);
+        return parent ? parent : STACK_NODE_NONE;
     }
     __atomic_store_n(&node_at(parent)->recent, found, __ATOMIC_RELAXED);
     return found;
@@ -455,8 +504,12 @@ bool stack_table_sweep(bool (*find)(uintptr_t address, struct loaded_module *mod
 
 void stack_table_forked(void)
 {
-    if (area)
-        area->module_busy = 0; /* if another thread was in there, it is not here */
+    if (!area)
+        return;
+    area->module_busy = 0; /* if another thread was in there, it is not here */
+    uint32_t level = level_newest();
+    if (!level_is_whole(level)) /* somebody may have taken words along: all over again */
+        area->level_claimed[level] = area->level_moved[level] = 0;
 }
 
 /* ---- start ---- */

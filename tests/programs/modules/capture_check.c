@@ -6,6 +6,7 @@
  *                               PROGRAM captures N compared N equal N guessed N cut N
  *                               and a few of the stacks that were not equal
  *   CAPTURE_TIME=FILE           nanoseconds a capture instead, by the time stamp counter
+ *   CAPTURE_ONLY=1              captures and nothing else, for measuring the whole program
  *
  * Equal: the same addresses in the same order. Where the code of a frame is not described (made at
  * run time), backtrace() ends, and ours may go on with guessed frames: then what is before them
@@ -32,7 +33,7 @@ static struct hm_root root;
 static atomic_ulong captures, compared, equal, guessed, cut, ticks, depths, timed;
 static atomic_int shown;
 static unsigned every = 1;
-static bool ready, timing;
+static bool ready, timing, only;
 static char out_path[256];
 static __thread unsigned turn;
 static __thread bool inside;
@@ -83,6 +84,10 @@ static void compare(uint32_t id, const struct call_site *site)
 
 static __attribute__((noinline)) void look(const struct call_site *site)
 {
+    if (only) {
+        call_stack_capture(site);
+        return;
+    }
     if (timing) {
         uint64_t before = now_ticks();
         uint32_t id = call_stack_capture(site);
@@ -150,10 +155,11 @@ __attribute__((constructor)) static void begin(void)
 {
     const char *check = getenv("CAPTURE_CHECK"), *time_file = getenv("CAPTURE_TIME");
     void *warm[4];
-    if (!check && !time_file)
+    only = getenv("CAPTURE_ONLY") != NULL;
+    if (!check && !time_file && !only)
         return;
     timing = time_file != NULL;
-    snprintf(out_path, sizeof out_path, "%s", timing ? time_file : check);
+    snprintf(out_path, sizeof out_path, "%s", timing ? time_file : only ? "" : check);
     char *comma = strchr(out_path, ',');
     if (comma) {
         *comma = 0;
@@ -184,7 +190,7 @@ __attribute__((destructor)) static void finish(void)
 {
     char line[400];
     struct timespec now;
-    if (!ready)
+    if (!ready || only)
         return;
     ready = false;
     clock_gettime(CLOCK_MONOTONIC, &now);
