@@ -30,6 +30,28 @@ $(BUILD)/programs/heap_truth_static: tests/programs/heap_truth.c tests/programs/
 	$(CC) $(COMMON) -Itests -static -no-pie -s -MF $(BUILD)/programs/heap_truth_static.d -o $@ $< -pthread
 PROGRAMS += $(BUILD)/programs/heap_truth_static
 
+# jemalloc linked in under a prefix, as Rust programs do, beside glibc's: used, without symbols; and
+# there, but never asked
+JEMALLOC_ARCHIVE := $(firstword $(wildcard /usr/lib/*/libjemalloc.a /usr/lib64/libjemalloc.a))
+MALLOC_NAMES     := malloc calloc realloc free posix_memalign aligned_alloc memalign valloc
+JEMALLOC_NAMES   := $(MALLOC_NAMES) malloc_usable_size mallctl mallctlnametomib mallctlbymib \
+    malloc_stats_print malloc_message malloc_conf mallocx rallocx xallocx sallocx dallocx sdallocx nallocx
+ifneq ($(JEMALLOC_ARCHIVE),)
+PROGRAMS += $(BUILD)/programs/heap_truth_rjem $(BUILD)/programs/heap_truth_rjem_idle
+endif
+
+$(BUILD)/programs/librjem.a:
+	@mkdir -p $(@D)
+	$(OBJCOPY) $(foreach n,$(JEMALLOC_NAMES),--redefine-sym $(n)=_rjem_$(n)) $(JEMALLOC_ARCHIVE) $@
+
+$(BUILD)/programs/heap_truth_rjem: tests/programs/heap_truth.c $(BUILD)/programs/librjem.a
+	$(CC) $(COMMON) $(foreach n,$(MALLOC_NAMES),-D$(n)=_rjem_$(n)) -Itests -s \
+		-MF $@.d -o $@ $< $(BUILD)/programs/librjem.a -pthread -ldl -lm
+
+$(BUILD)/programs/heap_truth_rjem_idle: tests/programs/heap_truth.c $(BUILD)/programs/librjem.a
+	$(CC) $(COMMON) -Itests -Wl,-u,_rjem_mallctl -rdynamic -MF $@.d -o $@ $< \
+		$(BUILD)/programs/librjem.a -pthread -ldl -lm
+
 $(BUILD)/programs/%: tests/programs/%.cc tests/programs/truth.h
 	@mkdir -p $(@D)
 	$(CXX) $(CFLAGS) -Wall -Wextra -Wshadow $(if $(WERROR),-Werror) -Itests -o $@ $< -pthread -ldl

@@ -175,6 +175,94 @@ bool evidence_text(const struct heap_context *context, size_t module, const char
     return false;
 }
 
+/* -- was it ever used? -------------------------------------------------------------------------
+ */
+
+enum { OUT_MOST = 64 };
+
+struct pointers_out {
+    const struct heap_context *context;
+    size_t module, count, most;
+    uint64_t seen[OUT_MOST];
+};
+
+static bool is_thread_pointer(const struct heap_context *context, uint64_t word)
+{
+    for (size_t i = 0; i < target_thread_count(context->target); i++) {
+        if (target_thread(context->target, i)->fs_base == word)
+            return true;
+    }
+    return false;
+}
+
+/* The second word of a table of addresses that is filled in late: its third is the linker's code.
+ */
+static bool is_linker_word(const struct heap_context *context, const unsigned char *next)
+{
+    uint64_t word;
+    memcpy(&word, next, sizeof word);
+    const struct module *module = symbols_module_at(context->symbols, word);
+    return module && module->is_dynamic_linker;
+}
+
+static void pointer_out(struct pointers_out *out, uint64_t word)
+{
+    const struct mapping *mapping = target_mapping_at(out->context->target, word);
+    if (!evidence_is_heap_mapping(mapping) || symbols_module_at(out->context->symbols, word) ||
+        is_thread_pointer(out->context, word))
+        return;
+    for (size_t i = 0; i < out->count; i++) {
+        if (out->seen[i] == word)
+            return;
+    }
+    if (out->count < OUT_MOST)
+        out->seen[out->count++] = word;
+}
+
+/* The pages of a segment that have content, one after the other. */
+static bool data_pages(const struct heap_context *context, const struct hi_range *segment,
+                       bool (*visit)(void *visit_context, hi_addr page, const unsigned char *bytes),
+                       void *visit_context)
+{
+    unsigned char page[CACHE_PAGE_BYTES + 8];
+    struct hi_range content = {segment->start, segment->start};
+    while (target_next_content(context->target, content.end, segment->end, &content)) {
+        for (hi_addr at = content.start & ~(hi_addr)7; at < content.end; at += CACHE_PAGE_BYTES) {
+            memset(page, 0, sizeof page);
+            target_read_some(context->target, at, page, CACHE_PAGE_BYTES);
+            if (!visit(visit_context, at, page))
+                return false;
+        }
+    }
+    return true;
+}
+
+static bool page_pointers(void *visit_context, hi_addr page, const unsigned char *bytes)
+{
+    struct pointers_out *out = visit_context;
+    (void)page;
+    for (size_t i = 0; i < CACHE_PAGE_BYTES && out->count < out->most; i += 8) {
+        uint64_t word;
+        memcpy(&word, bytes + i, sizeof word);
+        if (word >= CACHE_PAGE_BYTES && !is_linker_word(out->context, bytes + i + 8))
+            pointer_out(out, word);
+    }
+    return out->count < out->most;
+}
+
+size_t evidence_pointers_out(const struct heap_context *context, size_t module, size_t most)
+{
+    struct pointers_out out = {
+        .context = context, .module = module, .most = most < OUT_MOST ? most : OUT_MOST};
+    for (size_t i = 0; i < symbols_segment_count(context->symbols, module); i++) {
+        struct module_segment segment = symbols_segment(context->symbols, module, i);
+        if ((segment.protection & MAPPING_WRITE) &&
+            !data_pages(context, &segment.memory, page_pointers, &out))
+            break;
+    }
+    return out.count;
+}
+
 /* -- chasing pointers ------------------------------------------------------------------------- */
 
 struct cache_line {

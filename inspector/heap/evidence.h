@@ -46,6 +46,11 @@ void evidence_each_word(const struct evidence_data *data,
 bool evidence_text(const struct heap_context *context, size_t module, const char *prefix,
                    char *buffer, size_t size);
 
+/* How many different addresses of anonymous memory a module's data holds, counted up to `most`:
+ * what an allocator knows that was asked for memory. Not counted: thread pointers, and what the
+ * dynamic linker puts into its table. */
+size_t evidence_pointers_out(const struct heap_context *context, size_t module, size_t most);
+
 /* -- chasing pointers ------------------------------------------------------------------------- */
 struct evidence_cache;
 HI_MUST_USE enum hi_code evidence_cache_new(struct evidence_cache **cache, struct target *target,

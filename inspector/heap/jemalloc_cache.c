@@ -15,9 +15,10 @@
  *
  * A thread stopped inside the allocator may be flushing a bin: blocks below are given back one
  * arena after the other, and may be in other hands already, while the stack still names them. Such
- * a bin is known by entries that are free, cached elsewhere or no blocks; its others are in flight.
- * Or it fills an empty bin: blocks are written below the stack's end before its head moves. Such a
- * bin is known by its address in the thread's registers or on its stack.
+ * a bin is known by entries that are free, cached elsewhere or no blocks, or by its address in the
+ * thread's hands; what it names is in flight. Or it fills an empty bin: blocks are written below
+ * the stack's end before its head moves. Such a bin is known by its address in the thread's
+ * registers or on its stack.
  *
  * A forked child has the other threads' memory, not the threads: what their caches hold is lost to
  * the allocator, and still not the program's. Their TLS is found by the C library's thread record
@@ -234,12 +235,24 @@ static bool top_is_unwritten(const struct cache_search *search, hi_addr bin, siz
     return false;
 }
 
+/* Is the thread giving back what the bin holds? The bin is in its hands then; all that it names may
+ * have gone to the arenas by now, and from there to anybody. */
+static bool bin_is_flushed(const struct cache_search *search, hi_addr bin, const uint64_t *blocks,
+                           size_t count)
+{
+    if (!search->hands.inside)
+        return false;
+    bool flushed = evidence_hands_hold(&search->hands, bin);
+    for (size_t i = 0; i < count && !flushed; i++)
+        flushed = !block_is_live(search, blocks[i]) || cached_twice(search, blocks[i]);
+    return flushed;
+}
+
 static bool bin_overlay(struct cache_search *search, hi_addr bin, const uint64_t *blocks,
                         size_t count)
 {
-    bool flushed = false, doubtful = count && top_is_unwritten(search, bin, count);
-    for (size_t i = 0; i < count && search->hands.inside && !flushed; i++)
-        flushed = !block_is_live(search, blocks[i]) || cached_twice(search, blocks[i]);
+    bool flushed = bin_is_flushed(search, bin, blocks, count);
+    bool doubtful = count && top_is_unwritten(search, bin, count);
     for (size_t i = 0; i < count; i++) {
         if (flushed || (doubtful && i == 0)
                 ? !block_in_flight(search, blocks[i])

@@ -13,8 +13,13 @@
  * of its bitmap. The latter may be off by what a thread stopped inside the allocator holds in its
  * hands: then the arena is in flux.
  *
+ * Extents that are split or joined are filed, for a moment, under records that both hold the same
+ * pages. With a thread inside the allocator such a pair is no finding: the record that begins first
+ * is cut where the other begins.
+ *
  * Version: the string in the module's read-only data ("5.3.0-0-g..."), else the layout class.
  */
+#include "heap/block_list.h"
 #include "heap/evidence.h"
 #include "heap/jemalloc.h"
 
@@ -64,19 +69,19 @@ static bool version_in(struct target *target, struct hi_range memory, char *vers
     return found;
 }
 
-static void version_find(const struct heap_context *context, const struct jemalloc *heap,
-                         char *version, size_t size)
+static bool version_find(const struct heap_context *context, size_t module, char *version,
+                         size_t size)
 {
-    for (size_t i = 0; i < symbols_segment_count(context->symbols, heap->tree.module); i++) {
-        struct module_segment segment = symbols_segment(context->symbols, heap->tree.module, i);
+    for (size_t i = 0; i < symbols_segment_count(context->symbols, module); i++) {
+        struct module_segment segment = symbols_segment(context->symbols, module, i);
         if (segment.protection & MAPPING_WRITE)
             continue;
         if (segment.memory.end - segment.memory.start > VERSION_SCAN_BYTES)
             segment.memory.end = segment.memory.start + VERSION_SCAN_BYTES;
         if (version_in(context->target, segment.memory, version, size))
-            return;
+            return true;
     }
-    snprintf(version, size, "%s", heap->extent->versions);
+    return false;
 }
 
 /* -- probe ---------------------------------------------------------------------------------------
@@ -93,8 +98,8 @@ static void jemalloc_close(void *state)
     free(heap);
 }
 
-/* Present by name, with a tree that nothing was filed in yet: idle, or a version that we can't
- * read. */
+/* Present by name, without a tree in which anything was filed: a version that we can't read. (One
+ * that was never asked has a tree all the same: its constructor takes a cache's stack.) */
 static enum hi_code probe_by_name(const struct heap_context *context, unsigned instance,
                                   struct probe *probe)
 {
@@ -130,12 +135,17 @@ static enum hi_code jemalloc_probe(const struct heap_context *context, unsigned 
     probe->found_by = FOUND_PATTERN;
     probe->active = true;
     probe->state = heap;
-    version_find(context, heap, probe->version, sizeof probe->version);
+    if (!version_find(context, heap->tree.module, probe->version, sizeof probe->version))
+        snprintf(probe->version, sizeof probe->version, "%s", heap->extent->versions);
     return HI_OK;
 }
 
 /* -- extents -------------------------------------------------------------------------------------
  */
+
+struct extent_span {
+    hi_addr start, end, record;
+};
 
 struct walk {
     const struct heap_context *context;
@@ -143,7 +153,9 @@ struct walk {
     struct heap_sink *sink;
     uint64_t slabs, slabs_off; /* slabs whose free count and bitmap disagree */
     uint64_t system_bytes;
-    unsigned inside, half_done; /* threads in the allocator; records that one is writing */
+    unsigned inside, half_done;       /* threads in the allocator; records that one is writing */
+    VECTOR(struct extent_span) spans; /* then only of those that are cut */
+    bool out_of_memory;
 };
 
 static uint32_t arena_of(struct walk *walk, unsigned id)
@@ -215,25 +227,68 @@ static bool extent_push(struct walk *walk, const struct jemalloc_extent *extent)
     return sink_region(walk->sink, &region, NULL);
 }
 
-/* A thread inside the allocator may hold a region that bitmap and count see apart. */
-static unsigned threads_inside(const struct walk *walk)
+/* -- extents that overlap for a moment --------------------------------------------------------- */
+
+static bool span_collect(struct walk *walk, hi_addr place, const unsigned char *bytes)
 {
-    unsigned inside = 0;
-    struct evidence_hands hands;
-    for (size_t i = 0; i < target_thread_count(walk->context->target); i++) {
-        evidence_hands_read(&hands, walk->context, walk->heap->tree.module,
-                            target_thread(walk->context->target, i));
-        inside += hands.inside;
+    struct jemalloc_extent extent;
+    if (!bytes || !jemalloc_extent_decode(walk->heap, bytes, &extent))
+        return true;
+    struct extent_span *span = VECTOR_PUSH(&walk->spans);
+    walk->out_of_memory = !span;
+    hi_addr start = extent.address & ~UINT64_C(0xfff);
+    if (span)
+        *span = (struct extent_span){start, start + extent.bytes, place};
+    return span != NULL;
+}
+
+static int span_order(const void *left, const void *right)
+{
+    const struct extent_span *a = left, *b = right;
+    return a->start < b->start ? -1 : a->start > b->start;
+}
+
+/* Keep only those that are to be cut, with their new ends; none when there are more of them than
+ * stopped threads can have caused. */
+static void spans_reduce(struct walk *walk)
+{
+    struct extent_span *items = walk->spans.items;
+    size_t kept = 0, count = walk->spans.count;
+    if (count)
+        qsort(items, count, sizeof *items, span_order);
+    for (size_t i = 0; i + 1 < count; i++) {
+        if (items[i].end > items[i + 1].start)
+            items[kept++] =
+                (struct extent_span){items[i].start, items[i + 1].start, items[i].record};
     }
-    return inside;
+    walk->spans.count = kept <= walk->inside ? kept : 0;
+}
+
+/* false: nothing is left of it. */
+static bool extent_cut(struct walk *walk, struct jemalloc_extent *extent)
+{
+    for (size_t i = 0; i < walk->spans.count; i++) {
+        const struct extent_span *span = &walk->spans.items[i];
+        struct arena *arena = sink_arena_at(walk->sink, arena_of(walk, extent->arena));
+        if (span->record != extent->record)
+            continue;
+        if (arena)
+            arena->state = ARENA_IN_FLUX;
+        extent->bytes = span->end - span->start;
+        extent->slab = false;
+        return extent->bytes > 0 && extent->address < span->end;
+    }
+    return true;
 }
 
 static bool record_push(struct walk *walk, hi_addr place, const unsigned char *bytes)
 {
     struct jemalloc_extent extent;
+    if (!bytes)
+        return sink_finding(walk->sink, "extent record", place, "could not be read");
     extent.record = place;
     if (jemalloc_extent_decode(walk->heap, bytes, &extent))
-        return extent_push(walk, &extent);
+        return !extent_cut(walk, &extent) || extent_push(walk, &extent);
     if (walk->half_done < walk->inside) { /* each thread inside may be writing one record */
         struct arena *arena = sink_arena_at(walk->sink, arena_of(walk, extent.arena));
         walk->half_done++;
@@ -248,8 +303,10 @@ static bool record_push(struct walk *walk, hi_addr place, const unsigned char *b
         extent.state, extent.slab);
 }
 
-/* Records lie close together: read runs of them at once. */
-static bool records_push(struct walk *walk, unsigned char *buffer)
+/* Records lie close together: read runs of them at once. visit gets NULL for what can't be read. */
+static bool records_visit(struct walk *walk, unsigned char *buffer,
+                          bool (*visit)(struct walk *walk, hi_addr place,
+                                        const unsigned char *bytes))
 {
     const hi_addr *items = walk->heap->records.items;
     size_t count = walk->heap->records.count;
@@ -263,14 +320,11 @@ static bool records_push(struct walk *walk, unsigned char *buffer)
         hi_addr start = items[i];
         size_t read = 0;
         for (; i <= last && items[i] - start + JEMALLOC_EXTENT_BYTES <= got; i++, read++) {
-            if (!record_push(walk, items[i], buffer + (items[i] - start)))
+            if (!visit(walk, items[i], buffer + (items[i] - start)))
                 return false;
         }
-        if (read == 0) {
-            if (!sink_finding(walk->sink, "extent record", items[i], "could not be read"))
-                return false;
-            i++;
-        }
+        if (read == 0 && !visit(walk, items[i++], NULL))
+            return false;
     }
     return true;
 }
@@ -318,18 +372,23 @@ static enum hi_code jemalloc_walk(const struct heap_context *context, struct hea
                                   struct heap_sink *sink, struct hi_err *err)
 {
     struct walk walk = {.context = context, .heap = heap->state, .sink = sink};
-    walk.inside = threads_inside(&walk);
+    /* a thread inside may hold a region that bitmap and count see apart */
+    walk.inside = block_lists_threads_inside(context, walk.heap->tree.module);
     enum hi_code code = jemalloc_tree_walk(walk.heap, context, err);
     if (code != HI_OK)
         return code;
     unsigned char *buffer = malloc(BATCH_BYTES);
     if (!buffer)
         return hi_no_memory(err);
-    bool whole =
-        records_push(&walk, buffer) &&
-        metadata_around(&walk, walk.heap->records.items, walk.heap->records.count) &&
-        metadata_around(&walk, walk.heap->tables.items.items, walk.heap->tables.items.count);
+    bool whole = records_visit(&walk, buffer, span_collect);
+    spans_reduce(&walk);
+    whole = whole && records_visit(&walk, buffer, record_push) &&
+            metadata_around(&walk, walk.heap->records.items, walk.heap->records.count) &&
+            metadata_around(&walk, walk.heap->tables.items.items, walk.heap->tables.items.count);
     free(buffer);
+    VECTOR_FREE(&walk.spans);
+    if (walk.out_of_memory)
+        return hi_no_memory(err);
     if (!whole)
         return HI_STOPPED;
     uint64_t right = walk.slabs - walk.slabs_off;

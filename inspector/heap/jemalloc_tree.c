@@ -14,7 +14,7 @@ enum {
     SAMPLES_MOST = 16384, /* of a heap with hardly any slab */
     SLABS_WANTED = 16,    /* of which so many must be slabs, if there are so many */
     SAMPLES_WRONG = 8,    /* this many and none right: something else */
-    RIGHT_LEAST = 3
+    RIGHT_LEAST = 3       /* pages */
 };
 
 static uint64_t word_at(const unsigned char *bytes)
@@ -102,6 +102,8 @@ struct sample {
     const struct page_tree_shape *shape;
     unsigned asked, best;
     uint64_t last; /* entry that was asked about */
+    bool last_right;
+    unsigned pages_right; /* more pages of extents that were right */
     unsigned
         right[JEMALLOC_EXTENT_ROWS]; /* by row: filed under their page, and agree with themselves */
     unsigned slabs[JEMALLOC_EXTENT_ROWS]; /* of those: counts that agree with a bitmap */
@@ -135,15 +137,20 @@ static bool row_is_better(const struct sample *sample, unsigned row, unsigned th
 static bool sample_entry(void *context, uint64_t entry, hi_addr page)
 {
     struct sample *sample = context;
-    if (leaf_pointer(sample->shape, entry, JEMALLOC_WIDEST_POINTER_MASK) == 0 ||
-        entry == sample->last)
-        return true; /* no extent, only the size class that says so; or another of its pages */
+    if (leaf_pointer(sample->shape, entry, JEMALLOC_WIDEST_POINTER_MASK) == 0)
+        return true; /* no extent, only the size class that says so */
+    if (entry == sample->last) {
+        sample->pages_right += sample->last_right;
+        return true;
+    }
     sample->last = entry;
+    sample->last_right = false;
     sample->asked++;
     for (unsigned row = 0; row < jemalloc_extent_count; row++) {
         bool is_slab = false;
         bool right = row_explains(sample, &jemalloc_extents[row], entry, page, &is_slab);
         sample->right[row] += right;
+        sample->last_right |= right;
         sample->slabs[row] += right && is_slab;
         if (row_is_better(sample, row, sample->best))
             sample->best = row;
@@ -162,7 +169,8 @@ static bool tree_judge(void *context, const struct page_tree_shape *shape, uint6
     sample.shape = shape;
     page_tree_sample(sample.context, shape, key, table, sample_entry, &sample);
     sample.heap->extent = &jemalloc_extents[sample.best];
-    return sample.right[sample.best] >= RIGHT_LEAST &&
+    return sample.right[sample.best] > 0 &&
+           sample.right[sample.best] + sample.pages_right >= RIGHT_LEAST &&
            sample.right[sample.best] * 10 >= sample.asked * 9;
 }
 

@@ -42,17 +42,41 @@ static void mimalloc_close(void *state)
     free(heap);
 }
 
+/* Versions whose layouts we know (mimalloc_layout.h). */
+static bool version_is_known(const char *version)
+{
+    return (version[0] == '2' || version[0] == '3') && version[1] == '.';
+}
+
+/* mi_malloc is here, and no heap was found. Idle: a version that we know, whose data names no
+ * memory but (v3) the page map. */
 static enum hi_code probe_by_name(const struct heap_context *context, struct probe *probe)
 {
+    enum { IDLE_POINTERS = 1 };
     struct symbol symbol;
     if (symbols_find(context->symbols, SYMBOLS_ANY_MODULE, "mi_malloc", &symbol, NULL) != HI_OK)
         return HI_NOT_FOUND;
+    probe->found_by = FOUND_SYMBOL;
+    if (mimalloc_version(context, probe->version, sizeof probe->version) &&
+        version_is_known(probe->version) &&
+        evidence_pointers_out(context, symbol.module, IDLE_POINTERS + 1) <= IDLE_POINTERS)
+        return HI_OK;
     snprintf(
         probe->unknown, sizeof probe->unknown,
         "mimalloc is here (%s has mi_malloc), but neither segments nor a page map of a version "
         "that we know were found",
         symbols_module(context->symbols, symbol.module)->path);
     return HI_UNSUPPORTED;
+}
+
+static size_t module_of(const struct heap_context *context, const struct mimalloc *heap)
+{
+    struct symbol symbol;
+    if (!heap->segment)
+        return heap->tree.module;
+    return symbols_find(context->symbols, SYMBOLS_ANY_MODULE, "mi_malloc", &symbol, NULL) == HI_OK
+               ? symbol.module
+               : EVIDENCE_ANY_MODULE;
 }
 
 static enum hi_code mimalloc_probe(const struct heap_context *context, unsigned instance,
@@ -68,11 +92,7 @@ static enum hi_code mimalloc_probe(const struct heap_context *context, unsigned 
         mimalloc_close(heap);
         return code == HI_NOT_FOUND ? probe_by_name(context, probe) : code;
     }
-    struct symbol symbol;
-    heap->module = heap->segment ? EVIDENCE_ANY_MODULE : heap->tree.module;
-    if (heap->segment &&
-        symbols_find(context->symbols, SYMBOLS_ANY_MODULE, "mi_malloc", &symbol, NULL) == HI_OK)
-        heap->module = symbol.module;
+    heap->module = module_of(context, heap);
     probe->found_by = FOUND_PATTERN;
     probe->active = true;
     probe->state = heap;
@@ -351,6 +371,8 @@ static enum hi_code mimalloc_walk(const struct heap_context *context, struct hea
 {
     struct walk walk = {.context = context, .heap = heap->state, .sink = sink};
     struct arena arena = {.state = ARENA_OK};
+    if (!heap->active)
+        return HI_OK;
     enum hi_code code = evidence_cache_new(&walk.records, context->target, err);
     if (code != HI_OK)
         return code;
@@ -420,6 +442,8 @@ static enum hi_code mimalloc_overlay(const struct heap_context *context, struct 
 {
     const struct mimalloc *state = heap->state;
     struct links links = {.heap = state};
+    if (!heap->active)
+        return HI_OK;
     struct block_lists lists = {.context = context,
                                 .sink = sink,
                                 .heap = heap,

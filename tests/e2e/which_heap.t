@@ -47,6 +47,24 @@ def unknown_allocator():
     end(process)
 
 
+LOADED = "import ctypes, sys, time; ctypes.CDLL(sys.argv[1]); print('ready', flush=True); time.sleep(600)"
+
+
+def loaded_and_unused():
+    """mimalloc in the process, and nobody asked it for anything: idle, and no reason to give up."""
+    library = allocators().get("mimalloc")
+    if not library:
+        return skip("loaded and unused", "no mimalloc here")
+    process, runs = ready(["/usr/bin/python3", "-c", LOADED, library], "ptmalloc")
+    if ok(runs, "loaded and unused: runs"):
+        answer = heaps_of(process.pid)
+        found = {heap["allocator"]: heap["active"] for heap in answer["heaps"]}
+        is_(found, {"mimalloc": False, "ptmalloc": True}, "loaded and unused: idle")
+        status, out, err = inspect("leaks", "-p", str(process.pid))
+        ok(status in (0, 1) and "not understood" not in out + err, "loaded and unused: leaks answers")
+    end(process)
+
+
 PYTHON = ("import json; keep = [json.loads('{\"a\": [1, 2, {\"b\": null}]}') for _ in range(20000)];"
           "print('ready', flush=True); import time; time.sleep(600)")
 NODE = ("let keep = []; for (let i = 0; i < 20000; i++) keep.push(Buffer.alloc(i % 3000));"
@@ -63,6 +81,7 @@ def main():
             else:
                 skip(f"{program} on {allocator}", f"no {program} here")
     unknown_allocator()
+    loaded_and_unused()
     done()
 
 

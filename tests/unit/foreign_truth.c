@@ -3,7 +3,8 @@
  * (heap_truth.h), with the allocator preloaded: stopped at random moments, and from cores.
  *
  *   foreign_truth                         this system's libraries, FOREIGN_STOPS stops each (20)
- *   foreign_truth READER LIBRARY [STOPS]  another build; FOREIGN_VERSION: what it must be called
+ *   foreign_truth READER LIBRARY [STOPS]  another build
+ *   foreign_truth READER PROGRAM [STOPS]  a heap_truth that has its allocator linked in
  *
  * FOREIGN_SEED repeats a run's choices.
  */
@@ -37,10 +38,12 @@ static bool library_path(const char *file, char *path, size_t size)
     return false;
 }
 
+/* path: of a library, or of a program that needs none. */
 static void library_test(const char *reader, const char *path, unsigned stops)
 {
     char preload[1100], name[160];
-    snprintf(preload, sizeof preload, "LD_PRELOAD=%s", path);
+    bool is_program = !strstr(path, ".so");
+    snprintf(preload, sizeof preload, "%s=%s", is_program ? "UNUSED" : "LD_PRELOAD", path);
     const char *const before[] = {"/usr/bin/env", preload, NULL};
     const char *file = strrchr(path, '/');
     driver = (struct truth_driver){.reader = reader, .checks = 1, .wait = true};
@@ -48,9 +51,23 @@ static void library_test(const char *reader, const char *path, unsigned stops)
         struct mode mode = modes[i];
         snprintf(name, sizeof name, "%s, %s", file ? file + 1 : path, mode.name);
         mode.name = name;
+        mode.program = is_program ? path : mode.program;
         live(&mode, stops * mode.share / 100, before);
         from_core(&mode, before);
     }
+}
+
+/* jemalloc under a prefix, in a stripped program: tests.mk. */
+static void linked_in_test(unsigned stops)
+{
+    char program[600], here[512];
+    const char *build = getenv("BUILD");
+    snprintf(program, sizeof program, "%s/%s/programs/heap_truth_rjem",
+             build && build[0] == '/' ? "" : getcwd(here, sizeof here), build ? build : "build");
+    if (access(program, X_OK) == 0)
+        library_test("jemalloc", program, stops);
+    else
+        printf("ok %d # SKIP no static jemalloc here\n", ++tap_count);
 }
 
 int main(int argc, char **argv)
@@ -71,5 +88,6 @@ int main(int argc, char **argv)
         else
             printf("ok %d # SKIP no %s here\n", ++tap_count, libraries[i].file);
     }
+    linked_in_test(stops);
     return done();
 }

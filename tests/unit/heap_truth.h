@@ -251,8 +251,12 @@ static struct truth_result truth_compare(struct target *target, const struct hea
     struct address_set booked = {0}, dtvs = {0}, kept = {0};
     truth_booked(table, heaps->blocks, &booked, &result);
     truth_dtvs(target, &dtvs);
-    for (size_t i = 0; i < heaps->kept.count; i++)
-        set_add(&kept, heaps->kept.items[i].address);
+    for (size_t i = 0; i < heaps->kept.count; i++) { /* any address in the block */
+        struct block_place place;
+        hi_addr address = heaps->kept.items[i].address;
+        bool is_block = blocks_at(heaps->blocks, address, &place);
+        set_add(&kept, is_block ? address - place.offset : address);
+    }
     set_sort(&kept);
     truth_extras(target, heaps, &booked, &dtvs, &kept, before, table->first ^ HEAP_TRUTH_KEY,
                  &result);

@@ -12,7 +12,7 @@
 
 struct mode {
     const char *name;
-    const char *program; /* in $BUILD/programs */
+    const char *program; /* in $BUILD/programs; or a path from / on */
     uint64_t slots;
     const char *threads;
     const char *modes[4];
@@ -124,9 +124,12 @@ static bool mode_start(struct truth_run *run, const struct mode *mode, const cha
     size_t n = 2;
     char here[512];
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)random_next());
-    snprintf(program, sizeof program, "%s/%s/programs/%s",
-             build && build[0] == '/' ? "" : getcwd(here, sizeof here), build ? build : "build",
-             mode->program);
+    if (mode->program[0] == '/')
+        snprintf(program, sizeof program, "%s", mode->program);
+    else
+        snprintf(program, sizeof program, "%s/%s/programs/%s",
+                 build && build[0] == '/' ? "" : getcwd(here, sizeof here), build ? build : "build",
+                 mode->program);
     for (size_t i = 0; i < 4 && mode->modes[i]; i++)
         after[n++] = mode->modes[i];
     if (driver.wait)
