@@ -3,7 +3,8 @@
  * itself says of it: prints mallinfo2() and malloc_info(), then "ready", and stands still.
  *
  * Every thread allocates and frees at random, keeps a part, leaves fast chunks and cached ones, and
- * waits. Thresholds are glibc's own or those of GLIBC_TUNABLES. Nothing is allocated after the numbers were taken: stdout has a buffer of its own.
+ * waits. Thresholds are glibc's own or those of GLIBC_TUNABLES. Nothing is allocated after the
+ * numbers were taken: stdout has a buffer of its own.
  */
 #define _GNU_SOURCE
 #include <malloc.h>
