@@ -208,13 +208,19 @@ static bool tcache_push(struct ptmalloc *p, hi_addr address, pid_t tid)
     return tcache != NULL;
 }
 
+/* A release that has them: its mp_ has their limit. */
+static bool has_tcaches(const struct ptmalloc *p)
+{
+    return !p->par || p->par->tcache_count != PTMALLOC_NONE;
+}
+
 enum hi_code ptmalloc_tcaches_find(struct ptmalloc *p, struct hi_err *err)
 {
     struct tls_copy tls = {.memory = malloc(TLS_MAX_BYTES)};
     uint32_t best = 0;
     if (!tls.memory)
         return hi_no_memory(err);
-    for (size_t i = 0; i < ptmalloc_tcache_layout_count; i++) {
+    for (size_t i = 0; i < ptmalloc_tcache_layout_count && has_tcaches(p); i++) {
         uint32_t votes;
         uint64_t offset = tls_vote(p, &tls, tls_test_tcache, &ptmalloc_tcache_layouts[i], &votes);
         if (votes <= best)
@@ -457,6 +463,7 @@ static bool tcaches_by_content(struct ptmalloc *p, struct heap_sink *sink)
 /* Without a thread's help: the layout under which some live chunk holds as a tcache. */
 static void tcache_layout_by_content(struct ptmalloc *p, const struct heap_sink *sink)
 {
+    bool voted = p->links_mangled;
     for (size_t r = 0; r < ptmalloc_tcache_layout_count && !p->tcache; r++) {
         p->tcache = &ptmalloc_tcache_layouts[r];
         bool holds = false;
@@ -470,6 +477,8 @@ static void tcache_layout_by_content(struct ptmalloc *p, const struct heap_sink 
         if (!holds)
             p->tcache = NULL;
     }
+    if (!p->tcache) /* what fast bins say stands */
+        p->links_mangled = voted;
 }
 
 /* -- a consolidation under way ------------------------------------------------------------------
@@ -525,7 +534,7 @@ static bool orphans_overlay(struct ptmalloc *p, struct heap_sink *sink)
 
 bool ptmalloc_overlay_caches(struct ptmalloc *p, struct heap_sink *sink)
 {
-    if (!p->tcache && p->tcache_like.count)
+    if (!p->tcache && p->tcache_like.count && has_tcaches(p))
         tcache_layout_by_content(p, sink);
     size_t known = p->tcache ? p->tcaches.count : 0;
     for (size_t i = 0; i < known; i++)
