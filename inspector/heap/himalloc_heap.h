@@ -139,9 +139,10 @@ enum hi_code himalloc_detail(const struct heap_context *context, struct heap *he
                              struct heap_detail *detail, struct hi_err *err);
 uint64_t himalloc_spare(const struct heap *heap, const struct blocks *blocks,
                         const struct region *region);
-/* himalloc_stacks.c: the table of call stacks. false: memory is out, or the sink said stop. */
-/* Whose notes are kept: before the walk. */
-void himalloc_stacks_mode(struct himalloc *own, struct heap *heap, struct target *target);
+/* himalloc_stacks.c: the table of call stacks. Its mode first, since that says which notes are to
+ * be believed; its contents last. false: memory is out, or the sink said stop. */
+HI_MUST_USE bool himalloc_stacks_mode(struct himalloc *own, struct heap *heap,
+                                      struct target *target, struct heap_sink *sink);
 HI_MUST_USE bool himalloc_stacks_read(struct himalloc *own, struct heap *heap,
                                       struct target *target, struct heap_sink *sink);
 void himalloc_stacks_free(struct himalloc_stacks *stacks);

@@ -8,6 +8,9 @@
  * these: reading an untouched page would make page tables in the target. What is kept is 12 bytes a
  * block, up to the last one of a slab that has a note, and nothing for slabs without any.
  *
+ * Notes of automatic slabs are to be believed in full mode only: else they are what was left from
+ * when it was on.
+ *
  * Look-up is by address: slabs sorted by start, the last one found tried first, since lists and
  * totals ask in address order.
  *
@@ -174,20 +177,19 @@ bool himalloc_notes_take(struct walk *walk, uint64_t unit, const struct himalloc
 {
     struct note_window *window = &walk->notes;
     size_t bytes = (size_t) class->block_count * walk->heap->schema.stride[S_NOTE];
-    if (window->start == 0 || bytes > class->slab_units * window->unit_bytes)
+    bool believed = walk->shown->stacks == HEAP_STACKS_FULL ||
+                    !himalloc_arena_is(walk->heap, arena, HIMALLOC_ARENA_AUTOMATIC);
+    if (!believed || window->start == 0 || bytes > class->slab_units * window->unit_bytes)
         return true;
     hi_addr from = window->start + unit * window->unit_bytes;
     struct hi_range content;
-    bool traced = walk->shown->stacks == HEAP_STACKS_FULL;
     if (from >= window->end || bytes > window->end - from ||
-        (!traced && himalloc_arena_is(walk->heap, arena, HIMALLOC_ARENA_AUTOMATIC)) ||
         !content_at(window, from, from + bytes, &content))
         return true;
-    struct himalloc_noted slab = {
-        .start = walk->base + (unit << walk->heap->unit_shift),
-        .stride = class->block_bytes,
-        .count = class->block_count,
-        .is_sampled = !traced || himalloc_arena_is(walk->heap, arena, HIMALLOC_ARENA_SAMPLED)};
+    struct himalloc_noted slab = {.start = walk->base + (unit << walk->heap->unit_shift),
+                                  .stride = class->block_bytes,
+                                  .count = class->block_count,
+                                  .is_sampled = himalloc_is_sample(walk, arena)};
     unsigned char *records = calloc(1, bytes);
     bool fine =
         records && (!notes_copy(window, from, records, bytes) || noted_add(walk, &slab, records));

@@ -49,6 +49,12 @@ bool himalloc_extent(const struct target *target, hi_addr from, hi_addr end, uns
     return extent->start < extent->end;
 }
 
+bool himalloc_is_sample(const struct walk *walk, uint64_t arena)
+{
+    return walk->shown->stacks != HEAP_STACKS_FULL ||
+           himalloc_arena_is(walk->heap, arena, HIMALLOC_ARENA_SAMPLED);
+}
+
 bool himalloc_arena_is(const struct himalloc *heap, uint64_t arena, uint64_t kind)
 {
     return arena < heap->arena_table.count && heap->arena_table.items[arena].kind == kind;
@@ -346,7 +352,8 @@ static bool walk_all(struct walk *walk)
 {
     const struct schema *schema = &walk->heap->schema;
     hi_addr root = walk->heap->root;
-    return walk_arenas(walk) && walk_ranges(walk) && walk_bigs(walk) && walk_threads(walk) &&
+    return himalloc_stacks_mode(walk->heap, walk->shown, walk->target, walk->sink) &&
+           walk_arenas(walk) && walk_ranges(walk) && walk_bigs(walk) && walk_threads(walk) &&
            walk_hot(walk) && sink_metadata(walk->sink, root, root + schema->stride[S_ROOT]);
 }
 
@@ -375,7 +382,6 @@ static enum hi_code himalloc_walk(const struct heap_context *context, struct hea
         code = himalloc_window_open(&walk.units_window, context->target, err);
     if (code == HI_OK)
         code = himalloc_window_open(&walk.bitmaps_window, context->target, err);
-    himalloc_stacks_mode(own, heap, context->target);
     if (code == HI_OK && !walk_all(&walk))
         code = hi_no_memory(err); /* or the sink knows better */
     arenas_sum(&walk);

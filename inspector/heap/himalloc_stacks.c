@@ -230,37 +230,46 @@ static bool table_mapping(struct table *table)
     return true;
 }
 
-void himalloc_stacks_mode(struct himalloc *own, struct heap *heap, struct target *target)
+static bool table_open(struct table *table, bool *found)
 {
+    struct himalloc *own = table->own;
     size_t stride = own->schema.stride[S_STACK_TABLE];
-    struct table table = {.own = own, .record = malloc(stride + 1)};
-    if (table.record && own->stack_table && table_has_all(&own->schema) &&
-        target_read_some(target, own->stack_table, table.record, stride) == stride)
+    *found = false;
+    if (own->stack_table == 0 || !table_has_all(&own->schema))
+        return true;
+    table->address = own->stack_table;
+    table->record = malloc(stride);
+    if (!table->record)
+        return false;
+    *found = target_read_some(table->target, own->stack_table, table->record, stride) == stride;
+    return *found || sink_finding(table->sink, "the table of call stacks can be read",
+                                  own->stack_table, "of %zu bytes", stride);
+}
+
+bool himalloc_stacks_mode(struct himalloc *own, struct heap *heap, struct target *target,
+                          struct heap_sink *sink)
+{
+    struct table table = {.own = own, .shown = heap, .sink = sink, .target = target};
+    bool found, more = table_open(&table, &found);
+    if (found)
         table_mode(&table, heap);
+    else
+        own->stack_table = 0; /* it has been said */
     free(table.record);
+    return more;
 }
 
 bool himalloc_stacks_read(struct himalloc *own, struct heap *heap, struct target *target,
                           struct heap_sink *sink)
 {
-    size_t stride = own->schema.stride[S_STACK_TABLE];
-    struct table table = {
-        .own = own, .shown = heap, .sink = sink, .target = target, .address = own->stack_table};
-    if (own->stack_table == 0 || !table_has_all(&own->schema))
-        return true;
-    table.record = malloc(stride);
-    if (!table.record)
-        return false;
-    bool more = true;
-    if (target_read_some(target, own->stack_table, table.record, stride) < stride) {
-        more = sink_finding(sink, "the table of call stacks can be read", own->stack_table,
-                            "of %zu bytes", stride);
-    } else {
-        more = sink_metadata(sink, own->stack_table, own->stack_table + stride) &&
+    struct table table = {.own = own, .shown = heap, .sink = sink, .target = target};
+    bool found, more = table_open(&table, &found);
+    if (found)
+        more = sink_metadata(sink, own->stack_table,
+                             own->stack_table + own->schema.stride[S_STACK_TABLE]) &&
                table_mapping(&table);
-        if (more && heap->blocks_with_stack)
-            more = nodes_read(&table) && modules_read(&table);
-    }
+    if (found && more && heap->blocks_with_stack)
+        more = nodes_read(&table) && modules_read(&table);
     free(table.record);
     return more;
 }

@@ -248,7 +248,7 @@ bool himalloc_push_large(struct walk *walk, struct region *region, uint64_t requ
     struct himalloc_sized large = {.address = region->first,
                                    .requested = requested <= region->usable ? requested : 0,
                                    .stack = stack,
-                                   .is_sampled = walk->shown->stacks != HEAP_STACKS_FULL};
+                                   .is_sampled = himalloc_is_sample(walk, arena)};
     uint64_t slack = region->usable > requested ? region->usable - requested : 0;
     region->count = 1;
     region->shape = REGION_SINGLE;

@@ -53,6 +53,8 @@ bool himalloc_notes_take(struct walk *walk, uint64_t unit, const struct himalloc
 uint32_t himalloc_note_large(struct walk *walk, uint64_t unit);
 /* Is that arena of that kind? */
 bool himalloc_arena_is(const struct himalloc *heap, uint64_t arena, uint64_t kind);
+/* Does a block with a stack stand for others that have none? Where not all are noted it does. */
+bool himalloc_is_sample(const struct walk *walk, uint64_t arena);
 /* The next run of mappings without a gap, each with all bits of protection, cut to [from, end). */
 bool himalloc_extent(const struct target *target, hi_addr from, hi_addr end, unsigned protection,
                      struct hi_range *extent);

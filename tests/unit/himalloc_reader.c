@@ -205,8 +205,30 @@ static void test_kinds(const struct image *sound)
     ok(detail_at(heaps, image_block(&image, 0, 13)).is_sampled, "a sampled slab's block");
     ok(detail_at(heaps, IMAGE_BASE + 7 * IMAGE_UNIT).is_sampled, "a sampled large block");
     ok(!heaps->heaps[0].bytes_are_requested && heaps->heaps[0].sample_bytes == 4096, "sampled");
+    is_u64(detail_at(heaps, IMAGE_BIG + 4096).is_sampled, 1,
+           "in sampled mode all with a stack are");
     ok(heaps->held.count == 3 && heaps->held.items[0].start == IMAGE_BASE + 10 * IMAGE_UNIT,
        "an ignored arena's slab holds");
+    heaps_close(heaps);
+    target_close(target);
+}
+
+/* Notes of automatic slabs are old when not all allocations are noted; others never are. */
+static void test_modes(const struct image *sound)
+{
+    struct image image = *sound;
+    image.stack_table.mode = HM_STACKS_OFF;
+    struct target *target = image_target(&image);
+    struct heaps *heaps = open_image(target);
+    is_u64(detail_at(heaps, image_block(&image, 0, 13)).stack_id, 0, "a note of before");
+    is_u64(detail_at(heaps, IMAGE_BASE + 7 * IMAGE_UNIT).stack_id, 5, "a large block's note");
+    ok(!detail_at(heaps, IMAGE_BASE + 7 * IMAGE_UNIT).is_sampled, "... is no sample");
+    heaps_close(heaps);
+    target_close(target);
+    image.arenas[0].kind = HM_ARENA_NAMED;
+    target = image_target(&image);
+    heaps = open_image(target);
+    is_u64(detail_at(heaps, image_block(&image, 0, 13)).stack_id, 3, "one of a named arena");
     heaps_close(heaps);
     target_close(target);
 }
@@ -492,6 +514,7 @@ int main(void)
     test_stacks(&image);
     test_notes(&image);
     test_kinds(&image);
+    test_modes(&image);
     test_older(&image);
     test_in_flight(&image);
     test_crimes(&image);
