@@ -97,6 +97,7 @@ static enum hi_code save_profile(const struct report *report, const struct leaks
         return code;
     struct profile profile = {
         .in = report->in, .all = &all, .stacks = report->stacks, .is_leaks = true};
+    allocations_by_stack(&all);
     profile_gperftools(&out, &profile);
     allocations_free(&all);
     int file = buffer_ok(&out) ? open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : -1;
@@ -182,13 +183,16 @@ static enum hi_code check_stacks(const struct allocations *all, struct hi_err *e
                    "LD_PRELOAD=libhimalloc.so and HIMALLOC=stacks:full remembers all");
 }
 
-static enum hi_code write_format(struct buffer *out, const struct profile *profile,
-                                 const char *format, struct hi_err *err)
+static enum hi_code write_format(struct buffer *out, struct allocations *all,
+                                 const struct profile *profile, const char *format,
+                                 struct hi_err *err)
 {
     if (strcmp(format, "pprof") == 0)
         return profile_pprof(out, profile, err);
     if (strcmp(format, "flamegraph") == 0)
         return profile_flamegraph(out, profile, err);
+    if (!allocations_are_samples(all))
+        allocations_by_stack(all);
     profile_gperftools(out, profile);
     return buffer_ok(out) ? HI_OK : hi_no_memory(err);
 }
@@ -209,7 +213,7 @@ enum hi_code answer_export(const struct inspection *in, const struct options *op
         code = check_stacks(&all, err);
     struct profile profile = {.in = in, .all = &all, .stacks = &stacks, .is_leaks = options->leaks};
     if (code == HI_OK)
-        code = write_format(out, &profile, options->format, err);
+        code = write_format(out, &all, &profile, options->format, err);
     allocations_free(&all);
     call_stacks_free(&stacks);
     return code;

@@ -226,6 +226,11 @@ void allocations_by_stack(struct allocations *all)
     qsort(items, all->items.count, sizeof *items, bytes_order);
 }
 
+bool allocations_are_samples(const struct allocations *all)
+{
+    return all->sampled.blocks && !all->exact.blocks && all->sample_bytes;
+}
+
 void allocations_free(struct allocations *all)
 {
     VECTOR_FREE(&all->items);

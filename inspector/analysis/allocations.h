@@ -36,6 +36,8 @@ HI_MUST_USE enum hi_code allocations_lost(struct allocations *all, const struct 
                                           struct hi_err *err);
 /* Join what differs in size (and kind) only; by bytes, falling. */
 void allocations_by_stack(struct allocations *all);
+/* Nothing but samples: their numbers may be passed on as they are, to be scaled by the reader. */
+bool allocations_are_samples(const struct allocations *all);
 void allocations_free(struct allocations *all);
 
 #endif

@@ -41,13 +41,13 @@ bool himalloc_notes_reserve(struct himalloc_stacks *stacks, size_t count)
 /* -- reading ---------------------------------------------------------------------------------- */
 
 bool himalloc_notes_begin(struct walk *walk, hi_addr record_address, const void *record,
-                          uint64_t units)
+                          uint64_t units, uint64_t top)
 {
     const struct schema *schema = &walk->heap->schema;
     struct note_window *window = &walk->notes;
     hi_addr start = schema_number(schema, F_RANGE_notes, record);
     uint64_t stride = schema_number(schema, F_RANGE_note_stride, record), bytes;
-    window->start = window->end = 0;
+    window->start = window->end = window->used_end = 0;
     window->content_count = window->content = window->buffer_bytes = 0;
     window->read_bytes = 0;
     if (start == 0 || schema->stride[S_NOTE] == 0 || !schema_has(schema, F_NOTE_stack))
@@ -59,6 +59,7 @@ bool himalloc_notes_begin(struct walk *walk, hi_addr record_address, const void 
     window->target = walk->target;
     window->start = window->asked = start;
     window->end = start + bytes;
+    window->used_end = start + stride * top; /* top <= units */
     window->unit_bytes = stride;
     return true;
 }
@@ -77,9 +78,9 @@ static bool content_at(struct note_window *window, hi_addr from, hi_addr end,
         hi_addr ask = window->asked > from ? window->asked : from;
         window->content = 0;
         window->content_count =
-            target_contents(window->target, ask, window->end, window->contents, MOST);
+            target_contents(window->target, ask, window->used_end, window->contents, MOST);
         window->asked =
-            window->content_count == MOST ? window->contents[MOST - 1].end : window->end;
+            window->content_count == MOST ? window->contents[MOST - 1].end : window->used_end;
     }
     if (window->content == window->content_count || window->contents[window->content].start >= end)
         return false;
@@ -183,7 +184,7 @@ bool himalloc_notes_take(struct walk *walk, uint64_t unit, const struct himalloc
         return true;
     hi_addr from = window->start + unit * window->unit_bytes;
     struct hi_range content;
-    if (from >= window->end || bytes > window->end - from ||
+    if (from >= window->used_end || bytes > window->used_end - from ||
         !content_at(window, from, from + bytes, &content))
         return true;
     struct himalloc_noted slab = {.start = walk->base + (unit << walk->heap->unit_shift),
@@ -206,7 +207,7 @@ uint32_t himalloc_note_large(struct walk *walk, uint64_t unit)
     if (window->start == 0 || bytes > sizeof record || bytes > window->unit_bytes)
         return 0;
     hi_addr from = window->start + unit * window->unit_bytes;
-    if (from >= window->end || !notes_copy(window, from, record, bytes))
+    if (from >= window->used_end || !notes_copy(window, from, record, bytes))
         return 0;
     return note_decode(schema, record).stack;
 }

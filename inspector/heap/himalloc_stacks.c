@@ -216,17 +216,13 @@ static bool table_mapping(struct table *table)
         return sink_finding(table->sink, "call stacks lie in the address space", table->address,
                             "0x%" PRIx64 ", %" PRIu64 " bytes", start, bytes);
     table->mapping = (struct hi_range){start, end};
-    struct hi_range extent;
-    while (start < end && himalloc_extent(table->target, start, end, MAPPING_READ, &extent)) {
-        if (!sink_metadata(table->sink, extent.start, extent.end))
-            return false;
-        start = extent.end;
-    }
     uint64_t nodes = table_number(table, F_STACK_TABLE_node_count), used;
-    uint64_t mapped = table->shown->metadata_bytes - before;
-    if (__builtin_mul_overflow(nodes, (uint64_t)table->own->schema.stride[S_STACK_NODE], &used))
-        used = mapped;
-    table->shown->metadata_bytes = before + (used < mapped ? used : mapped);
+    if (__builtin_mul_overflow(nodes, (uint64_t)table->own->schema.stride[S_STACK_NODE], &used) ||
+        used > bytes)
+        used = bytes;
+    if (!sink_metadata(table->sink, start, end))
+        return false;
+    table->shown->metadata_bytes = before + used;
     return true;
 }
 

@@ -388,17 +388,24 @@ static bool push_unused(struct walk *walk, hi_addr start, hi_addr end)
     return more;
 }
 
-/* Notes that lie apart from the range's other records: reserved as large as the range, so that only
- * what was read of them counts as bytes. */
-static bool push_notes(struct walk *walk, struct hi_range records)
+/* Addresses that are reserved and nobody else's, without memory behind them: claimed, so that they
+ * are no nodes (a quarter of a terabyte takes a while to be found empty), and not counted. */
+static bool push_reserved(struct walk *walk, hi_addr start, hi_addr end)
 {
     uint64_t before = walk->shown->metadata_bytes;
-    hi_addr start = walk->notes.start, end = walk->notes.end;
-    if (start == 0 || (start >= records.start && end <= records.end))
-        return true;
-    bool more = push_readable(walk, start, end);
-    walk->shown->metadata_bytes = before + walk->notes.read_bytes;
+    bool more = sink_metadata(walk->sink, start, end);
+    walk->shown->metadata_bytes = before;
     return more;
+}
+
+/* Notes are reserved as large as the range: what was read of them counts as bytes. */
+static bool push_notes(struct walk *walk)
+{
+    const struct note_window *notes = &walk->notes;
+    if (notes->start == 0)
+        return true;
+    walk->shown->metadata_bytes += notes->read_bytes;
+    return push_reserved(walk, notes->start, notes->end);
 }
 
 bool himalloc_walk_range(struct walk *walk, hi_addr record_address, const void *record,
@@ -419,7 +426,7 @@ bool himalloc_walk_range(struct walk *walk, hi_addr record_address, const void *
         return sink_finding(walk->sink, "a range lies in the address space", record_address,
                             "base 0x%" PRIx64 ", %" PRIu64 " units, %" PRIu64 " used", walk->base,
                             units, top);
-    if (!himalloc_notes_begin(walk, record_address, record, units))
+    if (!himalloc_notes_begin(walk, record_address, record, units, top))
         return false;
     *covered = (struct hi_range){walk->base, unit_address(walk, units)};
     if (mapping_start > walk->base)
@@ -427,6 +434,7 @@ bool himalloc_walk_range(struct walk *walk, hi_addr record_address, const void *
                             "0x%" PRIx64 " after 0x%" PRIx64, mapping_start, walk->base) &&
                walk_mapped(walk, top);
     return walk_mapped(walk, top) && push_readable(walk, mapping_start, walk->base) &&
-           push_notes(walk, (struct hi_range){mapping_start, walk->base}) &&
+           push_reserved(walk, mapping_start, walk->base) && push_notes(walk) &&
+           push_reserved(walk, unit_address(walk, top), covered->end) &&
            push_unused(walk, unit_address(walk, top), covered->end);
 }

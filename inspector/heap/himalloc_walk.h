@@ -11,6 +11,7 @@
 struct note_window {
     struct target *target;
     hi_addr start, end; /* of the range's notes; start 0: there are none */
+    hi_addr used_end;   /* behind it nothing may be readable */
     uint64_t unit_bytes;
     struct hi_range contents[64]; /* touched, known so far */
     size_t content_count, content;
@@ -45,7 +46,7 @@ bool himalloc_push_large(struct walk *walk, struct region *region, uint64_t requ
                          uint32_t stack, uint64_t arena);
 /* Begin with the notes of a range. */
 bool himalloc_notes_begin(struct walk *walk, hi_addr record_address, const void *record,
-                          uint64_t units);
+                          uint64_t units, uint64_t top);
 /* Take the notes of a slab at unit. false: stop. */
 bool himalloc_notes_take(struct walk *walk, uint64_t unit, const struct himalloc_class *class,
                          uint64_t arena);

@@ -10,7 +10,8 @@
  * in use, then allocated in all; that is not known of a heap that is looked at once, so both are
  * the same, which is also how a leak profile looks. The type says how numbers are meant:
  * `heapprofile` as they stand; `heap_v2/PERIOD` as samples, which readers scale by
- * 1 / (1 - exp(-average / PERIOD)): one line a stack and size, so that the average is the size. A
+ * 1 / (1 - exp(-average / PERIOD)): one line a stack and size, so that the average is the size;
+ * else sizes are joined before (allocations_by_stack). A
  * heap of both kinds, or samples with other periods, is written as it was estimated.
  *
  * Addresses are return addresses and readers subtract 1, the perl one from all but the innermost.
@@ -22,11 +23,6 @@
 #include <inttypes.h>
 #include <sys/sysmacros.h>
 
-static bool is_raw_sample(const struct allocations *all)
-{
-    return all->sampled.blocks && !all->exact.blocks && all->sample_bytes;
-}
-
 static uint64_t rounded(double value)
 {
     return value < 0x1p63 ? (uint64_t)(value + 0.5) : UINT64_MAX;
@@ -35,7 +31,7 @@ static uint64_t rounded(double value)
 /* As the header says that they are meant. A block of bytes is never none. */
 static struct blocks_total amount(const struct profile *profile, const struct allocation *item)
 {
-    if (is_raw_sample(profile->all) || !item->is_sampled)
+    if (allocations_are_samples(profile->all) || !item->is_sampled)
         return item->counted;
     struct blocks_total total = {rounded(item->blocks), rounded(item->bytes)};
     total.blocks += total.blocks == 0;
@@ -57,7 +53,7 @@ static void print_header(struct buffer *out, const struct profile *profile)
         sum.bytes += one.bytes;
     }
     print_total(out, "heap profile: ", sum);
-    if (is_raw_sample(profile->all))
+    if (allocations_are_samples(profile->all))
         buffer_print(out, " heap_v2/%" PRIu64 "\n", profile->all->sample_bytes);
     else
         buffer_print(out, " heapprofile\n");
