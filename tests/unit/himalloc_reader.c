@@ -222,7 +222,7 @@ static void test_modes(const struct image *sound)
     struct heaps *heaps = open_image(target);
     is_u64(detail_at(heaps, image_block(&image, 0, 13)).stack_id, 0, "a note of before");
     is_u64(detail_at(heaps, IMAGE_BASE + 7 * IMAGE_UNIT).stack_id, 5, "a large block's note");
-    ok(!detail_at(heaps, IMAGE_BASE + 7 * IMAGE_UNIT).is_sampled, "... is no sample");
+    ok(detail_at(heaps, IMAGE_BASE + 7 * IMAGE_UNIT).is_sampled, "... is a sample");
     heaps_close(heaps);
     target_close(target);
     image.arenas[0].kind = HM_ARENA_NAMED;
