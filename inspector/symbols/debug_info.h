@@ -59,6 +59,8 @@ struct debug_info {
     VECTOR(struct unit) units;
     struct interval_table by_address; /* to units */
     VECTOR(struct line_table *) lines;
+    uint32_t *line_slots; /* by offset: index of lines + 1; 0: empty */
+    size_t line_slot_count;
     struct text_pool *texts; /* of the symbols object */
 };
 

@@ -13,6 +13,8 @@
 
 static bool same_id(const struct module *module, const struct module_mark *mark)
 {
+    if (!mark->build_id_bytes && (!mark->path || !*mark->path))
+        return module->start == mark->start; /* the program itself, as the dynamic linker has it */
     if (!module->build_id_bytes || !mark->build_id_bytes)
         return strcmp(module->path, mark->path ? mark->path : "") == 0;
     return module->build_id_bytes == mark->build_id_bytes &&

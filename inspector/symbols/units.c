@@ -118,22 +118,61 @@ bool units_read(struct debug_info *info)
 
 /* -- one unit ----------------------------------------------------------------------------------*/
 
-static struct line_table *find_lines(struct debug_info *info, uint64_t offset)
+/* Where the table of an offset is, or would go. */
+static uint32_t *line_slot(const struct debug_info *info, uint64_t offset)
 {
+    size_t mask = info->line_slot_count - 1, at = offset * 0x9e3779b97f4a7c15u >> 20 & mask;
+    while (info->line_slots[at] && info->lines.items[info->line_slots[at] - 1]->offset != offset)
+        at = (at + 1) & mask;
+    return &info->line_slots[at];
+}
+
+/* Room for one table more; half of the slots stay empty. */
+static bool grow_line_slots(struct debug_info *info)
+{
+    if (info->lines.count * 2 < info->line_slot_count)
+        return true;
+    size_t wanted = info->line_slot_count ? info->line_slot_count * 2 : 64;
+    uint32_t *slots = calloc(wanted, sizeof *slots);
+    if (!slots)
+        return false;
+    free(info->line_slots);
+    info->line_slots = slots;
+    info->line_slot_count = wanted;
     for (size_t i = 0; i < info->lines.count; i++)
-        if (info->lines.items[i]->offset == offset)
-            return info->lines.items[i];
-    struct line_table **kept = VECTOR_PUSH(&info->lines);
-    struct line_table *table = kept ? calloc(1, sizeof *table) : NULL;
-    if (!table) {
-        info->lines.count -= kept != NULL;
+        *line_slot(info, info->lines.items[i]->offset) = (uint32_t)i + 1;
+    return true;
+}
+
+static struct line_table *add_lines(struct debug_info *info, uint64_t offset)
+{
+    struct line_table *table = calloc(1, sizeof *table);
+    struct line_table **kept = table ? VECTOR_PUSH(&info->lines) : NULL;
+    if (!kept) {
+        free(table);
         return NULL;
     }
     *kept = table;
+    table->offset = offset;
     if (info->steps < info->budget && !lines_read(table, &info->sections, offset, &info->steps)) {
         lines_free(table);
         memset(table, 0, sizeof *table);
+        table->offset = offset;
     }
+    return table;
+}
+
+/* Units may share a table. */
+static struct line_table *find_lines(struct debug_info *info, uint64_t offset)
+{
+    if (!grow_line_slots(info))
+        return NULL;
+    uint32_t *slot = line_slot(info, offset);
+    if (*slot)
+        return info->lines.items[*slot - 1];
+    struct line_table *table = add_lines(info, offset);
+    if (table)
+        *slot = (uint32_t)info->lines.count;
     return table;
 }
 
@@ -171,5 +210,6 @@ void units_free(struct debug_info *info)
         free(info->lines.items[i]);
     }
     VECTOR_FREE(&info->lines);
+    free(info->line_slots);
     intervals_free(&info->by_address);
 }
