@@ -6,6 +6,7 @@
  *   foreign_images                             all of tests/images; IMAGE_SECONDS (3) of damage a
  *                                              reader; IMAGE_SEED repeats its choices
  *   foreign_images READER LIBRARY FILE [SEED]  make one: run from a folder with heap_truth in it
+ *                                              (ptmalloc: LIBRARY is a loader beside its libc)
  */
 #include "unit/image_damage.h"
 #include "unit/truth_driver.h"
@@ -21,9 +22,20 @@ static bool has_vote(const struct truth_result *one)
 
 static int make(const char *reader, const char *library, const char *file)
 {
-    char preload[1100];
+    char preload[1100], folder[1024];
     snprintf(preload, sizeof preload, "LD_PRELOAD=%s", library);
-    const char *const before[] = {"/usr/bin/env", "-i", preload, NULL};
+    snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(library, '/') - library), library);
+    const char *const preloaded[] = {"/usr/bin/env", "-i", preload, NULL};
+    /* the threshold must not grow: some blocks shall be mappings of their own */
+    const char *const loaded[] = {"/usr/bin/env",
+                                  "-i",
+                                  "GLIBC_TUNABLES=glibc.malloc.mmap_threshold=131072",
+                                  "MALLOC_MMAP_THRESHOLD_=131072",
+                                  library,
+                                  "--library-path",
+                                  folder,
+                                  NULL};
+    const char *const *before = strcmp(reader, "ptmalloc") == 0 ? loaded : preloaded;
     struct mode mode = {"image", "heap_truth", 200, "2", {"large"}, 0};
     struct truth_run run = {0};
     driver = (struct truth_driver){.reader = reader, .wait = true};
@@ -56,6 +68,9 @@ static void sound(struct heap_image *image, const char *name)
         printf("# %" PRIu64 " missed, %" PRIu64 " short, %" PRIu64 " unnamed, %" PRIu64
                " findings, %" PRIu64 " checks\n",
                one.missed, one.short_blocks, one.unnamed, one.findings, one.disagreeing);
+    if (strcmp(image->head->reader, "ptmalloc") == 0) /* its mp_ was found as well */
+        ok(one.checks >= 5 && one.found_by == FOUND_PATTERN, "%s: %" PRIu64 " totals, by %s", name,
+           one.checks, found_by_name(one.found_by));
     target_close(target);
 }
 
