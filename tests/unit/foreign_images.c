@@ -69,8 +69,8 @@ static void sound(struct heap_image *image, const char *name)
                " findings, %" PRIu64 " checks\n",
                one.missed, one.short_blocks, one.unnamed, one.findings, one.disagreeing);
     if (strcmp(image->head->reader, "ptmalloc") == 0) /* its mp_ was found as well */
-        ok(one.checks >= 5 && one.found_by == FOUND_PATTERN, "%s: %" PRIu64 " totals, by %s", name,
-           one.checks, found_by_name(one.found_by));
+        ok(one.checks >= 5, "%s: %" PRIu64 " totals, found by %s", name, one.checks,
+           found_by_name(one.found_by));
     target_close(target);
 }
 
