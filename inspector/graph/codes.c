@@ -63,15 +63,26 @@ void codes_free(struct codes *codes)
     *codes = (struct codes){0};
 }
 
-/* An odd word, or one that is nowhere. */
-static bool odd_put(struct codes *codes, uint64_t word, uint32_t gib, uint32_t *out)
+/* Places in the table of odd words, taken several at a time: the count is shared. */
+struct odd_places {
+    uint64_t next, left;
+};
+enum { ODD_PLACES = 64 };
+
+/* most: words that may still come from where this one does. */
+static bool odd_put(struct codes *codes, struct odd_places *places, uint64_t word, size_t most,
+                    uint32_t *out)
 {
     uint64_t limit = EDGE_NONE - ((uint64_t)codes->count << CODES_PLACE_BITS);
+    limit = codes->odd_reserved < limit ? codes->odd_reserved : limit;
+    if (!places->left) {
+        places->left = most < ODD_PLACES ? most : ODD_PLACES;
+        places->next = __atomic_fetch_add(&codes->odd_used, places->left, __ATOMIC_RELAXED);
+    }
+    uint64_t place = places->next++;
+    places->left--;
     *out = EDGE_NONE;
-    if (gib == GIB_NOWHERE)
-        return true;
-    uint64_t place = __atomic_fetch_add(&codes->odd_used, 1, __ATOMIC_RELAXED);
-    if (place >= codes->odd_reserved || place >= limit)
+    if (place >= limit)
         return false;
     codes->odd[place] = word;
     *out = (codes->count << CODES_PLACE_BITS) + (uint32_t)place;
@@ -81,6 +92,7 @@ static bool odd_put(struct codes *codes, uint64_t word, uint32_t gib, uint32_t *
 bool codes_put(struct codes *codes, const uint64_t *words, size_t count, uint32_t *out,
                size_t *none)
 {
+    struct odd_places places = {0};
     bool fine = true;
     *none = 0;
     for (size_t i = 0; i < count; i++) {
@@ -89,7 +101,9 @@ bool codes_put(struct codes *codes, const uint64_t *words, size_t count, uint32_
         out[i] = gib | (uint32_t)((word & (GIB_BYTES - 1)) >> 3);
         if (__builtin_expect(!((gib & GIB_MARKS) | (word & 7)), 1))
             continue;
-        fine &= odd_put(codes, word, gib, &out[i]);
+        out[i] = EDGE_NONE;
+        if (gib != GIB_NOWHERE)
+            fine &= odd_put(codes, &places, word, count - i, &out[i]);
         *none += out[i] == EDGE_NONE;
     }
     return fine;

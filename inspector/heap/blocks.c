@@ -297,7 +297,7 @@ static inline __attribute__((always_inline)) void places_find(const struct block
                                                               struct block_place *places)
 {
     uint32_t regions[BLOCKS_AT_MANY];
-    struct chunk_spot spots[BLOCKS_AT_MANY];
+    struct chunk_spot spots[BLOCKS_AT_MANY] = {0};
     /* loop after loop, so that the loads of one address wait for nothing of another */
     for (size_t i = 0; !blocks->has_chunks && i < count; i++) {
         regions[i] = (uint32_t)blocks_page_region(blocks, addresses[i]);
