@@ -439,6 +439,37 @@ static bool walk_next(struct walk *w, struct chunk *chunk)
     return true;
 }
 
+/* Plain live chunks from *chunk on, as far as the window shows them: two of three in most heaps,
+ * and the reading of one header waits for the one before, so little is done for each (8 ns where
+ * the general way takes 16). Ends in front of whatever is not plain. */
+static void walk_straight(struct walk *w, struct chunk *chunk)
+{
+    const struct ptmalloc_arena *arena = w->arena;
+    const uint64_t wrong = 8 | CHUNK_IS_MMAPPED | (arena->is_main ? CHUNK_NON_MAIN : 0);
+    hi_addr at = chunk->address, end = w->window_start + w->window_bytes;
+    uint64_t size = chunk->words.size;
+    if (w->suspect_count || at < w->window_start || w->window_bytes < sizeof chunk->words)
+        return;
+    end -= sizeof chunk->words;
+    end = w->pause_at < end ? w->pause_at : end;
+    end = arena->top > at && arena->top < end ? arena->top : end;
+    for (;;) {
+        uint64_t bytes = chunk_bytes(size), next;
+        if (at >= end || size & wrong || bytes < PTMALLOC_MIN_CHUNK_BYTES || bytes >= end - at)
+            break;
+        memcpy(&next, w->window + (at + bytes - w->window_start) + 8, sizeof next);
+        if (!(next & CHUNK_PREV_INUSE) || next < PTMALLOC_MIN_CHUNK_BYTES ||
+            may_be_fast(w, bytes) || is_tcache_size(w, bytes) || w->batched + 1 >= WALK_BATCH)
+            break;
+        w->batch[w->batched++] = (struct block_chunk){at + PTMALLOC_HEADER_BYTES, BLOCK_LIVE};
+        w->before = at;
+        at += bytes;
+        size = next;
+    }
+    if (at != chunk->address)
+        chunk_load(w, at, chunk);
+}
+
 /* From w->chunk on, until the top, a fencepost or the limit: then w->done; or until the header that
  * comes next lies in another window. */
 static void walk_on(struct walk *w)
@@ -446,6 +477,7 @@ static void walk_on(struct walk *w)
     struct chunk chunk = w->chunk;
     w->done = true;
     while (!w->stopped) {
+        walk_straight(w, &chunk);
         if (chunk.address == w->arena->top) {
             walk_top(w, &chunk);
             return;
@@ -515,6 +547,7 @@ static void walk_chunks(struct walk *w, hi_addr first)
     bool ran = relay_run(w->p->target, range, w->p->jobs, walk_window, w);
     w->pause_at = UINT64_MAX;
     w->window = NULL; /* the relay's, and gone */
+    w->window_bytes = 0;
     if (!ran)
         walk_on(w);
 }

@@ -1,10 +1,11 @@
 /*
  * What a walk of glibc's heap costs beside reading its memory: a child holds COUNT blocks of 16 to
  * 512 bytes (every eighth freed), the parent reads the heap's memory in pieces of 1 MiB, then opens
- * the heaps. Each three times; the best counts.
+ * the heaps; with one thread and with all. Each a few times; the best counts.
  *
  *   ptmalloc_walk [COUNT]     10,000,000
  */
+#include "base/parallel.h"
 #include "heap/heap.h"
 
 #include <signal.h>
@@ -14,6 +15,8 @@
 #include <unistd.h>
 
 const struct heap_reader *const heap_readers[] = {&ptmalloc_reader, NULL};
+
+enum { ROUNDS = 4 };
 
 static double now(void)
 {
@@ -41,27 +44,46 @@ static void child(size_t count, int ready)
         pause();
 }
 
-static double read_all(struct target *target, uint64_t *bytes)
+struct bare {
+    struct target *target;
+    const struct mapping *heap;
+    uint64_t next, bytes; /* shared by threads */
+};
+
+static void bare_work(void *context, int worker)
 {
     enum { PIECE = 1 << 20 };
-    static unsigned char buffer[PIECE];
+    struct bare *bare = context;
+    unsigned char *buffer = malloc(PIECE);
+    hi_addr at;
+    (void)worker;
+    while (buffer &&
+           (at = bare->heap->start + __atomic_fetch_add(&bare->next, PIECE, __ATOMIC_RELAXED)) <
+               bare->heap->end) {
+        size_t want = bare->heap->end - at < PIECE ? bare->heap->end - at : PIECE;
+        __atomic_fetch_add(&bare->bytes, target_read_some(bare->target, at, buffer, want),
+                           __ATOMIC_RELAXED);
+    }
+    free(buffer);
+}
+
+static double read_all(struct target *target, int jobs, uint64_t *bytes)
+{
     double start = now();
     *bytes = 0;
     for (size_t i = 0; i < target_mapping_count(target); i++) {
-        const struct mapping *mapping = target_mapping(target, i);
-        if (!mapping->path || strcmp(mapping->path, "[heap]") != 0)
+        struct bare bare = {.target = target, .heap = target_mapping(target, i)};
+        if (!bare.heap->path || strcmp(bare.heap->path, "[heap]") != 0)
             continue;
-        for (hi_addr at = mapping->start; at < mapping->end; at += PIECE) {
-            size_t want = mapping->end - at < PIECE ? mapping->end - at : PIECE;
-            *bytes += target_read_some(target, at, buffer, want);
-        }
+        parallel_run(jobs, bare_work, &bare);
+        *bytes += bare.bytes;
     }
     return now() - start;
 }
 
-static double open_all(struct target *target, struct symbols *symbols, uint32_t *blocks)
+static double open_all(struct target *target, struct symbols *symbols, int jobs, uint32_t *blocks)
 {
-    struct heap_context context = {.target = target, .symbols = symbols};
+    struct heap_context context = {.target = target, .symbols = symbols, .jobs = jobs};
     struct heaps *heaps = NULL;
     struct hi_err err = {0};
     double start = now();
@@ -73,6 +95,23 @@ static double open_all(struct target *target, struct symbols *symbols, uint32_t 
     *blocks = blocks_count(heaps->blocks);
     heaps_close(heaps);
     return seconds;
+}
+
+/* Both by as many threads, the best of a few times each, in turns. */
+static void compare(struct target *target, struct symbols *symbols, int jobs)
+{
+    double reading = 1e9, walking = 1e9;
+    uint64_t bytes = 0;
+    uint32_t blocks = 0;
+    for (int i = 0; i < ROUNDS; i++) {
+        double r = read_all(target, jobs, &bytes), w = open_all(target, symbols, jobs, &blocks);
+        reading = r < reading ? r : reading;
+        walking = w < walking ? w : walking;
+    }
+    printf("%d thread%s: %u blocks in %.2f GiB: read in %.3f s, heaps opened in %.3f s (%+.0f%%), "
+           "%.1f ns a block more\n",
+           jobs, jobs == 1 ? "" : "s", blocks, (double)bytes / (1 << 30), reading, walking,
+           (walking / reading - 1) * 100, (walking - reading) * 1e9 / blocks);
 }
 
 int main(int argc, char **argv)
@@ -89,22 +128,14 @@ int main(int argc, char **argv)
     struct symbols *symbols = NULL;
     struct target_options options = {0};
     struct hi_err err = {0};
-    double reading = 1e9, walking = 1e9;
-    uint64_t bytes = 0;
     uint32_t blocks = 0;
     if (read(ready[0], &byte, 1) == 1 &&
         target_open_process(&target, pid, &options, &err) == HI_OK &&
         symbols_open(&symbols, target, &options, &err) == HI_OK) {
-        open_all(target, symbols, &blocks); /* sorts the symbol tables */
-        for (int i = 0; i < 3; i++) {
-            double r = read_all(target, &bytes), w = open_all(target, symbols, &blocks);
-            reading = r < reading ? r : reading;
-            walking = w < walking ? w : walking;
-        }
-        printf("%u blocks in %.2f GiB: read in %.3f s, heaps opened in %.3f s (%+.0f%%), "
-               "%.1f ns a block more\n",
-               blocks, (double)bytes / (1 << 30), reading, walking, (walking / reading - 1) * 100,
-               (walking - reading) * 1e9 / blocks);
+        open_all(target, symbols, 0, &blocks); /* sorts the symbol tables */
+        compare(target, symbols, 1);
+        if (parallel_default_jobs() > 1)
+            compare(target, symbols, parallel_default_jobs());
     } else {
         fprintf(stderr, "%s\n", err.message);
     }
