@@ -175,6 +175,37 @@ bool evidence_text(const struct heap_context *context, size_t module, const char
     return false;
 }
 
+static bool segment_pages(const struct heap_context *context, const struct hi_range *segment,
+                          bool (*visit)(void *visit_context, hi_addr page,
+                                        const unsigned char *bytes),
+                          void *visit_context)
+{
+    unsigned char page[EVIDENCE_PAGE_BYTES];
+    struct hi_range content = {segment->start, segment->start};
+    while (target_next_content(context->target, content.end, segment->end, &content)) {
+        for (hi_addr at = content.start & ~(hi_addr)7; at < content.end; at += sizeof page) {
+            memset(page, 0, sizeof page);
+            target_read_some(context->target, at, page, sizeof page);
+            if (!visit(visit_context, at, page))
+                return false;
+        }
+    }
+    return true;
+}
+
+void evidence_each_page(const struct heap_context *context, size_t module,
+                        bool (*visit)(void *visit_context, hi_addr page,
+                                      const unsigned char *bytes),
+                        void *visit_context)
+{
+    for (size_t i = 0; i < symbols_segment_count(context->symbols, module); i++) {
+        struct module_segment segment = symbols_segment(context->symbols, module, i);
+        if ((segment.protection & MAPPING_WRITE) &&
+            !segment_pages(context, &segment.memory, visit, visit_context))
+            return;
+    }
+}
+
 /* -- was it ever used? -------------------------------------------------------------------------
  */
 
@@ -219,32 +250,16 @@ static void pointer_out(struct pointers_out *out, uint64_t word)
         out->seen[out->count++] = word;
 }
 
-/* The pages of a segment that have content, one after the other. */
-static bool data_pages(const struct heap_context *context, const struct hi_range *segment,
-                       bool (*visit)(void *visit_context, hi_addr page, const unsigned char *bytes),
-                       void *visit_context)
-{
-    unsigned char page[CACHE_PAGE_BYTES + 8];
-    struct hi_range content = {segment->start, segment->start};
-    while (target_next_content(context->target, content.end, segment->end, &content)) {
-        for (hi_addr at = content.start & ~(hi_addr)7; at < content.end; at += CACHE_PAGE_BYTES) {
-            memset(page, 0, sizeof page);
-            target_read_some(context->target, at, page, CACHE_PAGE_BYTES);
-            if (!visit(visit_context, at, page))
-                return false;
-        }
-    }
-    return true;
-}
-
 static bool page_pointers(void *visit_context, hi_addr page, const unsigned char *bytes)
 {
     struct pointers_out *out = visit_context;
     (void)page;
-    for (size_t i = 0; i < CACHE_PAGE_BYTES && out->count < out->most; i += 8) {
+    for (size_t i = 0; i < EVIDENCE_PAGE_BYTES && out->count < out->most; i += 8) {
         uint64_t word;
         memcpy(&word, bytes + i, sizeof word);
-        if (word >= CACHE_PAGE_BYTES && !is_linker_word(out->context, bytes + i + 8))
+        bool is_last = i + 8 == EVIDENCE_PAGE_BYTES;
+        if (word >= EVIDENCE_PAGE_BYTES &&
+            (is_last || !is_linker_word(out->context, bytes + i + 8)))
             pointer_out(out, word);
     }
     return out->count < out->most;
@@ -254,12 +269,7 @@ size_t evidence_pointers_out(const struct heap_context *context, size_t module, 
 {
     struct pointers_out out = {
         .context = context, .module = module, .most = most < OUT_MOST ? most : OUT_MOST};
-    for (size_t i = 0; i < symbols_segment_count(context->symbols, module); i++) {
-        struct module_segment segment = symbols_segment(context->symbols, module, i);
-        if ((segment.protection & MAPPING_WRITE) &&
-            !data_pages(context, &segment.memory, page_pointers, &out))
-            break;
-    }
+    evidence_each_page(context, module, page_pointers, &out);
     return out.count;
 }
 

@@ -46,6 +46,13 @@ void evidence_each_word(const struct evidence_data *data,
 bool evidence_text(const struct heap_context *context, size_t module, const char *prefix,
                    char *buffer, size_t size);
 
+/* The pages of a module's writable segments that have content, one after the other; what can't be
+ * read is 0. visit: false: enough. */
+enum { EVIDENCE_PAGE_BYTES = 4096 };
+void evidence_each_page(const struct heap_context *context, size_t module,
+                        bool (*visit)(void *visit_context, hi_addr page,
+                                      const unsigned char *bytes),
+                        void *visit_context);
 /* How many different addresses of anonymous memory a module's data holds, counted up to `most`:
  * what an allocator knows that was asked for memory. Not counted: thread pointers, and what the
  * dynamic linker puts into its table. */

@@ -51,6 +51,13 @@ HI_MUST_USE enum hi_code jemalloc_tree_walk(struct jemalloc *heap,
 bool jemalloc_extent_decode(const struct jemalloc *heap, const unsigned char *record,
                             struct jemalloc_extent *extent);
 
+/* -- jemalloc_arena.c ---------------------------------------------------------------------------
+ */
+/* Where the arenas that the walk saw are, and which threads use them; after the caches were found.
+ * What is not found out stays 0. false: no memory. */
+bool jemalloc_arenas_find(const struct jemalloc *heap, const struct heap_context *context,
+                          struct heap_sink *sink);
+
 /* -- jemalloc_cache.c ---------------------------------------------------------------------------
  */
 /* Fill heap->caches; the records that they are part of are metadata. For walk(). */

@@ -20,11 +20,11 @@ const struct jemalloc_extent_layout jemalloc_extents[] = {
 const size_t jemalloc_extent_count = sizeof jemalloc_extents / sizeof *jemalloc_extents;
 
 const struct jemalloc_cache_layout jemalloc_caches[] = {
-    {"5.3.0", JEMALLOC_CACHE_SLOW, 168, 8, 73, 0, 0, 0, 0, 160, 856, 2632, 0},
-    {"5.3.1", JEMALLOC_CACHE_SLOW, 232, 8, 41, 0, 0, 0, 0, 224, 960, 1968, 0},
-    {"5.2", JEMALLOC_CACHE_DESCRIPTOR, 936, 16, 36, 1000, 196, 4, 16, 0, 496, 6216, 48},
-    {"5.1", JEMALLOC_CACHE_DESCRIPTOR, 912, 16, 36, 976, 196, 4, 16, 0, 448, 6144, 8},
-    {"5.0", JEMALLOC_CACHE_RING, 880, 16, 36, 944, 196, 4, 16, 0, 440, 6104, 8},
+    {"5.3.0", JEMALLOC_CACHE_SLOW, 168, 8, 73, 0, 0, 0, 0, 160, 856, 2632, 40, 0},
+    {"5.3.1", JEMALLOC_CACHE_SLOW, 232, 8, 41, 0, 0, 0, 0, 224, 960, 1968, 40, 0},
+    {"5.2", JEMALLOC_CACHE_DESCRIPTOR, 936, 16, 36, 1000, 196, 4, 16, 0, 496, 6216, 952, 48},
+    {"5.1", JEMALLOC_CACHE_DESCRIPTOR, 912, 16, 36, 976, 196, 4, 16, 0, 448, 6144, 928, 8},
+    {"5.0", JEMALLOC_CACHE_RING, 880, 16, 36, 944, 196, 4, 16, 0, 440, 6104, 896, 8},
 };
 const size_t jemalloc_cache_count = sizeof jemalloc_caches / sizeof *jemalloc_caches;
 

@@ -37,6 +37,7 @@ struct jemalloc_cache_layout {
     unsigned block_offset; /* SLOW: of dyn_alloc in tcache_slow */
     unsigned tsd_before;   /* of tcache in tsd, which holds nothing of the program's */
     unsigned tsd_bytes;
+    unsigned arena_offset; /* of the arena's address in tcache_slow (SLOW), in tcache */
     unsigned decay_before; /* of arenas_tdata before tcache: a block of the allocator's; 0: none */
 };
 

@@ -395,7 +395,10 @@ static enum hi_code jemalloc_walk(const struct heap_context *context, struct hea
     sink_check(sink, "slabs with nfree = free bits", walk.slabs, right,
                walk.slabs_off <= walk.inside);
     heap->system_bytes = walk.system_bytes;
-    return jemalloc_caches_find(walk.heap, context, sink, err);
+    code = jemalloc_caches_find(walk.heap, context, sink, err);
+    if (code == HI_OK && !jemalloc_arenas_find(walk.heap, context, sink))
+        return hi_no_memory(err);
+    return code;
 }
 
 static enum hi_code jemalloc_overlay(const struct heap_context *context, struct heap *heap,
