@@ -28,6 +28,7 @@ enum {
     VERSION_SCAN_BYTES = 4 * 1024 * 1024,
     BASE_BLOCK_ALIGN = 2 * 1024 * 1024, /* base.c: blocks are aligned to a huge page */
     BASE_STEPS_BACK = 64,
+    BASE_BLOCKS_MOST = 16384,
 };
 
 /* -- version -------------------------------------------------------------------------------------
@@ -155,6 +156,7 @@ struct walk {
     uint64_t system_bytes;
     unsigned inside, half_done;       /* threads in the allocator; records that one is writing */
     VECTOR(struct extent_span) spans; /* then only of those that are cut */
+    VECTOR(hi_addr) bases;            /* base blocks that were counted */
     bool out_of_memory;
 };
 
@@ -353,19 +355,90 @@ static bool base_block_around(struct target *target, hi_addr place, struct hi_ra
     return false;
 }
 
+/* A base block is metadata, and its bytes were taken from the system. *is_new: not seen before. */
+static bool base_block_take(struct walk *walk, const struct hi_range *block, bool *is_new)
+{
+    *is_new = false;
+    for (size_t i = walk->bases.count; i-- > 0;) {
+        if (walk->bases.items[i] == block->start)
+            return true;
+    }
+    if (walk->bases.count == BASE_BLOCKS_MOST)
+        return true;
+    hi_addr *item = VECTOR_PUSH(&walk->bases);
+    walk->out_of_memory = !item;
+    if (!item)
+        return false;
+    *item = block->start;
+    *is_new = true;
+    walk->system_bytes += block->end - block->start;
+    return sink_metadata(walk->sink, block->start, block->end);
+}
+
+/* The same for those that it leads to: an arena's base links its blocks, the youngest first. */
+static bool base_blocks_take(struct walk *walk, struct hi_range block)
+{
+    for (bool is_new = true; is_new;) {
+        uint64_t next;
+        if (!base_block_take(walk, &block, &is_new))
+            return false;
+        if (target_read_u64(walk->context->target, block.start + 8, &next, NULL) != HI_OK ||
+            !next || !base_block_around(walk->context->target, next, &block) || block.start != next)
+            break;
+    }
+    return true;
+}
+
 static bool metadata_around(struct walk *walk, const hi_addr *places, size_t count)
 {
     struct hi_range last = {0, 0};
     for (size_t i = 0; i < count; i++) {
         if (places[i] >= last.start && places[i] < last.end)
             continue;
-        if (!base_block_around(walk->context->target, places[i], &last))
-            last = (struct hi_range){places[i] & ~UINT64_C(0xfff),
-                                     (places[i] & ~UINT64_C(0xfff)) + 0x1000};
+        if (base_block_around(walk->context->target, places[i], &last)) {
+            if (!base_blocks_take(walk, last))
+                return false;
+            continue;
+        }
+        last = (struct hi_range){places[i] & ~UINT64_C(0xfff),
+                                 (places[i] & ~UINT64_C(0xfff)) + 0x1000};
         if (!sink_metadata(walk->sink, last.start, last.end))
             return false;
     }
     return true;
+}
+
+static bool arenas_metadata(struct walk *walk)
+{
+    for (unsigned id = 0; id < JEMALLOC_ARENAS_MAX; id++) {
+        uint32_t index = walk->heap->arena_index[id];
+        const struct arena *arena = index ? sink_arena_at(walk->sink, index - 1) : NULL;
+        hi_addr address = arena ? arena->address : 0;
+        if (address && !metadata_around(walk, &address, 1))
+            return false;
+    }
+    return true;
+}
+
+static enum hi_code all_push(struct walk *walk, struct hi_err *err)
+{
+    struct jemalloc *heap = walk->heap;
+    unsigned char *buffer = malloc(BATCH_BYTES);
+    if (!buffer)
+        return hi_no_memory(err);
+    bool whole = records_visit(walk, buffer, span_collect);
+    spans_reduce(walk);
+    whole = whole && records_visit(walk, buffer, record_push) &&
+            metadata_around(walk, heap->records.items, heap->records.count) &&
+            metadata_around(walk, heap->tables.items.items, heap->tables.items.count);
+    free(buffer);
+    enum hi_code code =
+        whole ? jemalloc_caches_find(heap, walk->context, walk->sink, err) : HI_STOPPED;
+    if (code == HI_OK) {
+        walk->out_of_memory |= !jemalloc_arenas_find(heap, walk->context, walk->sink);
+        code = arenas_metadata(walk) ? HI_OK : HI_STOPPED;
+    }
+    return walk->out_of_memory ? hi_no_memory(err) : code;
 }
 
 static enum hi_code jemalloc_walk(const struct heap_context *context, struct heap *heap,
@@ -375,29 +448,13 @@ static enum hi_code jemalloc_walk(const struct heap_context *context, struct hea
     /* a thread inside may hold a region that bitmap and count see apart */
     walk.inside = block_lists_threads_inside(context, walk.heap->tree.module);
     enum hi_code code = jemalloc_tree_walk(walk.heap, context, err);
-    if (code != HI_OK)
-        return code;
-    unsigned char *buffer = malloc(BATCH_BYTES);
-    if (!buffer)
-        return hi_no_memory(err);
-    bool whole = records_visit(&walk, buffer, span_collect);
-    spans_reduce(&walk);
-    whole = whole && records_visit(&walk, buffer, record_push) &&
-            metadata_around(&walk, walk.heap->records.items, walk.heap->records.count) &&
-            metadata_around(&walk, walk.heap->tables.items.items, walk.heap->tables.items.count);
-    free(buffer);
+    if (code == HI_OK)
+        code = all_push(&walk, err);
     VECTOR_FREE(&walk.spans);
-    if (walk.out_of_memory)
-        return hi_no_memory(err);
-    if (!whole)
-        return HI_STOPPED;
-    uint64_t right = walk.slabs - walk.slabs_off;
-    sink_check(sink, "slabs with nfree = free bits", walk.slabs, right,
-               walk.slabs_off <= walk.inside);
+    VECTOR_FREE(&walk.bases);
     heap->system_bytes = walk.system_bytes;
-    code = jemalloc_caches_find(walk.heap, context, sink, err);
-    if (code == HI_OK && !jemalloc_arenas_find(walk.heap, context, sink))
-        return hi_no_memory(err);
+    sink_check(sink, "slabs with nfree = free bits", walk.slabs, walk.slabs - walk.slabs_off,
+               walk.slabs_off <= walk.inside);
     return code;
 }
 

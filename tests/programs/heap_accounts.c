@@ -1,15 +1,20 @@
 /*
  * heap_accounts SEED THREADS: a heap with everything in it, at rest, and what the C library
- * itself says of it: prints mallinfo2() and malloc_info(), then "ready", and stands still.
+ * itself says of it: prints mallinfo2() and malloc_info(), then "ready", and stands still. Another
+ * allocator that is loaded is asked too: jemalloc's mallctl, gperftools' MallocExtension,
+ * mimalloc's visits of each thread's heap ("NAME NUMBER", a line each).
  *
  * Every thread allocates and frees at random, keeps a part, leaves fast chunks and cached ones, and
  * waits. Thresholds are glibc's own or those of GLIBC_TUNABLES. Nothing is allocated after the
  * numbers were taken: stdout has a buffer of its own.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,9 +71,91 @@ static void churn(void **own, uint64_t state)
     }
 }
 
+/* -- what other allocators say ------------------------------------------------------------------
+ */
+
+struct mi_area { /* mi_heap_area_t */
+    void *blocks;
+    size_t reserved, committed, used, block_size;
+};
+
+static atomic_size_t mi_blocks, mi_bytes;
+
+/* Looked up before anything is counted: a name that is not there costs memory. */
+static struct {
+    void *(*mi_heap)(void);
+    bool (*mi_visit)(const void *heap, bool blocks, void *visit, void *argument);
+    int (*mallctl)(const char *name, void *value, size_t *size, void *to, size_t to_size);
+    int (*tc_property)(const char *name, size_t *value);
+} others;
+
+static void others_find(void)
+{
+    *(void **)&others.mi_heap = dlsym(NULL, "mi_heap_get_default");
+    *(void **)&others.mi_visit = dlsym(NULL, "mi_heap_visit_blocks");
+    *(void **)&others.mallctl = dlsym(NULL, "mallctl");
+    *(void **)&others.tc_property = dlsym(NULL, "MallocExtension_GetNumericProperty");
+}
+
+static bool mi_area_visit(const void *heap, const struct mi_area *area, void *block, size_t bytes,
+                          void *argument)
+{
+    (void)heap;
+    (void)argument;
+    if (area && block) {
+        atomic_fetch_add(&mi_blocks, 1);
+        atomic_fetch_add(&mi_bytes, bytes);
+    }
+    return true;
+}
+
+/* A thread's own heap: by each thread. */
+static void mi_visit(void)
+{
+    if (others.mi_heap && others.mi_visit)
+        others.mi_visit(others.mi_heap(), true, (void *)mi_area_visit, NULL);
+}
+
+static void mi_print(void)
+{
+    if (mi_blocks)
+        printf("mi.blocks %zu\nmi.bytes %zu\n", mi_blocks, mi_bytes);
+}
+
+static void jemalloc_print(void)
+{
+    static const char *const names[] = {"stats.allocated", "stats.active",   "stats.mapped",
+                                        "stats.resident",  "stats.retained", "stats.metadata"};
+    uint64_t epoch = 1;
+    if (!others.mallctl || others.mallctl("epoch", NULL, NULL, &epoch, sizeof epoch) != 0)
+        return;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        size_t value = 0, size = sizeof value;
+        if (others.mallctl(names[i], &value, &size, NULL, 0) == 0)
+            printf("%s %zu\n", names[i], value);
+    }
+}
+
+static void tcmalloc_print(void)
+{
+    static const char *const names[] = {"generic.current_allocated_bytes",
+                                        "generic.heap_size",
+                                        "tcmalloc.pageheap_free_bytes",
+                                        "tcmalloc.pageheap_unmapped_bytes",
+                                        "tcmalloc.current_total_thread_cache_bytes",
+                                        "tcmalloc.central_cache_free_bytes",
+                                        "tcmalloc.transfer_cache_free_bytes"};
+    for (size_t i = 0; others.tc_property && i < sizeof names / sizeof *names; i++) {
+        size_t value = 0;
+        if (others.tc_property(names[i], &value))
+            printf("%s %zu\n", names[i], value);
+    }
+}
+
 static void *worker(void *number)
 {
     churn(slots[(uintptr_t)number], seed * 1000 + (uintptr_t)number);
+    mi_visit();
     pthread_barrier_wait(&done);
     pause();
     return NULL;
@@ -82,6 +169,10 @@ static void accounts_print(void)
            m.arena, m.ordblks, m.smblks, m.hblks, m.hblkhd, m.fsmblks, m.uordblks, m.fordblks,
            m.keepcost);
     malloc_info(0, stdout);
+    jemalloc_print();
+    tcmalloc_print();
+    mi_visit(); /* after everything that allocates */
+    mi_print();
     printf("ready %d\n", (int)getpid());
     fflush(stdout);
 }
@@ -90,6 +181,7 @@ int main(int argc, char **argv)
 {
     static char buffer[1 << 20];
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    others_find();
     setvbuf(stdout, buffer, _IOFBF, sizeof buffer);
     seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
     unsigned threads = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 3;
