@@ -69,6 +69,8 @@ enum {
 /* Settled at the start. "": none. */
 static struct {
     char inspector[PATH_MAX], report[PATH_MAX], suppressions[PATH_MAX], style[STYLE_MAX];
+    char profile[PATH_MAX];
+    const char *embedded;
     int error_descriptor; /* duplicate of standard error, -1: none */
     dev_t error_device;
     ino_t error_inode;
@@ -81,7 +83,8 @@ struct launch {
     int output; /* -1: report */
     char report[PATH_MAX + 64];
     char pid[16];
-    char suppressions[PATH_MAX + 32], style[STYLE_MAX + 16];
+    char suppressions[PATH_MAX + 32], style[STYLE_MAX + 16], profile[PATH_MAX + 64];
+    char embedded[48];
     char *arguments[ARGUMENTS_MOST];
     char *environment[];
 };
@@ -242,6 +245,26 @@ static void keep_error_descriptor(void)
     plan.error_descriptor = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, SAVED_DESCRIPTOR_LEAST);
 }
 
+/* gperftools writes what is lost to a file that pprof reads, named after program and process. */
+static void name_profile(void)
+{
+    const char *folder = getenv("HEAP_CHECK_DUMP_DIRECTORY");
+    struct text text = {.bytes = plan.profile, .size = sizeof(plan.profile)};
+    folder = folder && *folder ? folder : "/tmp";
+    if (access(folder, W_OK) != 0)
+        return;
+    keep_path(plan.profile, folder, strlen(folder));
+    text.length = strlen(plan.profile);
+    text_add_string(&text, "/");
+    text_add_string(&text, program_invocation_short_name);
+    text_add_string(&text, ".%p._main_-end.heap");
+    if (text.cut)
+        plan.profile[0] = 0;
+}
+
+/* Suppressions that the program brings along, as LeakSanitizer knows them. */
+extern const char *__lsan_default_suppressions(void) __attribute__((weak, visibility("default")));
+
 void leakcheck_prepare(void)
 {
     const struct options_leakcheck *o = &options_leakcheck;
@@ -249,6 +272,11 @@ void leakcheck_prepare(void)
     keep_error_descriptor();
     keep_path(plan.report, o->report.text, o->report.length);
     keep_path(plan.suppressions, o->suppressions.text, o->suppressions.length);
+    keep_path(plan.profile, o->profile.text, o->profile.length);
+    if (o->heapcheck && !o->profile.length)
+        name_profile();
+    if (__lsan_default_suppressions)
+        plan.embedded = __lsan_default_suppressions();
     if (o->style.length && o->style.length < sizeof(plan.style))
         memcpy(plan.style, o->style.text, o->style.length);
 }
@@ -256,18 +284,40 @@ void leakcheck_prepare(void)
 /* ---- the command ---- */
 
 /* %p is the process id, %% a percent sign. */
-static void fill_report(struct launch *launch)
+static void fill_path(struct text *text, const char *path, const char *pid)
 {
-    struct text text = {.bytes = launch->report, .size = sizeof(launch->report)};
-    for (const char *p = plan.report; *p; p++) {
+    for (const char *p = path; *p; p++) {
         if (p[0] == '%' && p[1] == 'p') {
-            text_add_string(&text, launch->pid);
+            text_add_string(text, pid);
             p++;
         } else {
-            text_add(&text, p, 1);
+            text_add(text, p, 1);
             p += p[0] == '%' && p[1] == '%';
         }
     }
+}
+
+static void fill_report(struct launch *launch)
+{
+    struct text text = {.bytes = launch->report, .size = sizeof(launch->report)};
+    fill_path(&text, plan.report, launch->pid);
+}
+
+static void fill_profile(struct launch *launch)
+{
+    struct text text = {.bytes = launch->profile, .size = sizeof(launch->profile)};
+    text_add_string(&text, "--profile=");
+    fill_path(&text, plan.profile, launch->pid);
+}
+
+/* The inspector reads it where it is. */
+static void fill_embedded(struct launch *launch)
+{
+    struct text text = {.bytes = launch->embedded, .size = sizeof(launch->embedded)};
+    uintptr_t address = (uintptr_t)plan.embedded;
+    text_add_string(&text, "--suppressions-at=0x");
+    for (int shift = 60; shift >= 0; shift -= 4)
+        text_add(&text, &"0123456789abcdef"[address >> shift & 15], 1);
 }
 
 static void join(char *to, size_t size, const char *option, const char *value)
@@ -305,6 +355,14 @@ static void fill_arguments(struct launch *launch, uint32_t pid)
         join(launch->suppressions, sizeof(launch->suppressions),
              "--suppressions=", plan.suppressions);
         *next++ = launch->suppressions;
+    }
+    if (plan.profile[0]) {
+        fill_profile(launch);
+        *next++ = launch->profile;
+    }
+    if (plan.embedded && plan.embedded[0]) {
+        fill_embedded(launch);
+        *next++ = launch->embedded;
     }
     *next = NULL;
 }

@@ -105,6 +105,8 @@ static bool option_set_leakcheck(const char *key, size_t key_length, const char 
         o->suppressions = text;
     else if (token_is(key, key_length, "style"))
         o->style = text;
+    else if (token_is(key, key_length, "profile"))
+        o->profile = text;
     else if (token_is(key, key_length, "say"))
         option_set_say(value, length);
     else
@@ -120,6 +122,7 @@ static void option_set_heapcheck(const char *value)
     for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
         if (strcmp(value, modes[i]) == 0) {
             options_leakcheck.at_exit = options_leakcheck.say_always = true;
+            options_leakcheck.heapcheck = true;
             options_leakcheck.style = (struct option_text){"gperftools", strlen("gperftools")};
         }
 }

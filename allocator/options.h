@@ -19,10 +19,11 @@ struct option_text {
 /* The check at exit. */
 struct options_leakcheck {
     bool at_exit;
+    bool heapcheck;    /* asked for by gperftools' variable: with a heap profile */
     bool say_always;   /* also that nothing is lost */
     uint32_t say_pid;  /* the process that says so; 0: none */
     uint8_t exit_code; /* when there are leaks; 0: the program's own is kept */
-    struct option_text report, suppressions, style;
+    struct option_text report, suppressions, style, profile;
 };
 extern struct options_leakcheck options_leakcheck;
 

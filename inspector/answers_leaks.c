@@ -74,6 +74,32 @@ static enum hi_code report_in_style(const struct report *report, const struct op
     return code;
 }
 
+/* Text that the program brings along. A live target may run on already: it is constant there. */
+static enum hi_code read_embedded(struct suppressions *suppressions, struct target *target,
+                                  hi_addr address, struct hi_err *err)
+{
+    enum { MOST = 1 << 20 };
+    char *text = malloc(MOST + 1);
+    if (!text)
+        return hi_no_memory(err);
+    text[target_peek(target, address, text, MOST)] = '\0';
+    enum hi_code code = suppressions_parse(suppressions, text, "the program's suppressions", err);
+    free(text);
+    return code;
+}
+
+static enum hi_code read_suppressions(struct suppressions *suppressions,
+                                      const struct inspection *in, const struct options *options,
+                                      struct hi_err *err)
+{
+    enum hi_code code = HI_OK;
+    if (options->suppressions)
+        code = suppressions_read(suppressions, options->suppressions, err);
+    if (code == HI_OK && options->suppressions_at)
+        code = read_embedded(suppressions, in->target, options->suppressions_at, err);
+    return code;
+}
+
 static enum hi_code find_leaks(struct leaks *leaks, struct call_stacks *stacks,
                                struct suppressions *suppressions, const struct inspection *in,
                                struct hi_err *err)
@@ -121,13 +147,12 @@ enum hi_code answer_leaks(const struct report *report, const struct options *opt
     struct suppressions suppressions = {0};
     struct call_stacks stacks;
     struct report named = *report;
-    bool known = report->in->is_marked;
+    bool known = report->in->is_marked, asked = options->suppressions || options->suppressions_at;
     enum hi_code code = HI_OK;
     (void)finder;
     call_stacks_begin(&stacks, report->in);
     named.stacks = &stacks;
-    if (options->suppressions)
-        code = suppressions_read(&suppressions, options->suppressions, err);
+    code = read_suppressions(&suppressions, report->in, options, err);
     if (code == HI_OK && known)
         code = find_leaks(&leaks, &stacks, &suppressions, report->in, err);
     bool found = leaks.totals.direct.blocks > 0;
@@ -136,8 +161,8 @@ enum hi_code answer_leaks(const struct report *report, const struct options *opt
         code = save_profile(&named, &leaks, named.profile, err);
     bool silent = options->if_found && !found && known && inspection_complete(report->in);
     if (code == HI_OK && !silent)
-        code = report_in_style(&named, options, known ? &leaks : NULL,
-                               options->suppressions ? &suppressions : NULL, err);
+        code = report_in_style(&named, options, known ? &leaks : NULL, asked ? &suppressions : NULL,
+                               err);
     *status = found ? STATUS_FOUND : STATUS_CLEAN;
     call_stacks_free(&stacks);
     leaks_free(&leaks);
@@ -162,9 +187,7 @@ static enum hi_code gather_lost(struct allocations *all, struct call_stacks *sta
 {
     struct leaks leaks = {0};
     struct suppressions suppressions = {0};
-    enum hi_code code = HI_OK;
-    if (options->suppressions)
-        code = suppressions_read(&suppressions, options->suppressions, err);
+    enum hi_code code = read_suppressions(&suppressions, in, options, err);
     if (code == HI_OK)
         code = find_leaks(&leaks, stacks, &suppressions, in, err);
     if (code == HI_OK)

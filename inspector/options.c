@@ -59,6 +59,7 @@ enum option_kind {
     OPTION_LIMIT,    /* uint64_t, has_limit */
     OPTION_ARENA,    /* uint64_t, has_arena */
     OPTION_MASK,     /* uint64_t, hexadecimal */
+    OPTION_ADDRESS,  /* hi_addr, hexadecimal */
     OPTION_STATES,   /* unsigned, a bit each */
     OPTION_ROOTS,    /* unsigned, a bit each */
     OPTION_INTERIOR, /* bool */
@@ -125,6 +126,8 @@ static const struct option_spec specs[] = {
      MEMBER(style), ONLY(LEAKS) | ONLY(RUN)},
     {0, "suppressions", "FILE", "leaks not to be told: lines of leak:PATTERN", OPTION_TEXT,
      MEMBER(suppressions), ONLY(LEAKS) | ONLY(RUN) | ONLY(EXPORT)},
+    {0, "suppressions-at", "ADDRESS", "the same, as text in the target's memory", OPTION_ADDRESS,
+     MEMBER(suppressions_at), ONLY(LEAKS) | ONLY(EXPORT)},
     {0, "profile", "FILE", "write what is lost to FILE as well, as a gperftools heap profile",
      OPTION_TEXT, MEMBER(profile), ONLY(LEAKS)},
     {0, "if-found", NULL, "no output at all when nothing is lost", OPTION_FLAG, MEMBER(if_found),
@@ -351,6 +354,9 @@ static enum hi_code parse_number(uint64_t *value, const struct option_spec *spec
     if (spec->kind == OPTION_MASK && !parse_address(text, value))
         return usage(err, "--%s=%s: write the bits as a hexadecimal number: 0xff00000000000000",
                      spec->name, text);
+    if (spec->kind == OPTION_ADDRESS && !parse_address(text, value))
+        return usage(err, "--%s=%s: that is not an address; write it in hexadecimal", spec->name,
+                     text);
     if ((spec->kind == OPTION_LIMIT || spec->kind == OPTION_ARENA) && !parse_decimal(text, value))
         return usage(err, "--%s=%s: write a number", spec->name, text);
     return HI_OK;
@@ -394,6 +400,7 @@ static enum hi_code store(struct options *options, const struct option_spec *spe
         return parse_number(member, spec, value, err);
     case OPTION_SIZE:
     case OPTION_MASK:
+    case OPTION_ADDRESS:
         return parse_number(member, spec, value, err);
     case OPTION_STATES:
         return parse_states(member, value, err);

@@ -70,6 +70,7 @@ struct options {
 
     const char *style;        /* leaks, run: NULL, text, lsan or gperftools */
     const char *suppressions; /* leaks, run: a file */
+    hi_addr suppressions_at;  /* leaks, export: text in the target's memory; 0: none */
     bool if_found;            /* leaks: nothing to say, nothing said */
     const char *profile;      /* leaks: a file to write what is lost to, or NULL */
     const char *format;       /* export: gperftools, pprof or flamegraph */

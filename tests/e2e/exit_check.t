@@ -200,7 +200,7 @@ def test_stale_words():
 # ---- other tools' words ----
 
 def test_heapcheck():
-    env = environment(HEAPCHECK="normal")
+    env = environment(HEAP_CHECK_DUMP_DIRECTORY=HERE, HEAPCHECK="normal")
     status, out, err = run([PROGRAM, "leak"], env=env)
     blocks, size = lost(out)
     is_(status, 23, "HEAPCHECK=normal: status")
@@ -213,10 +213,11 @@ def test_heapcheck():
                                     r"there aren't any\): found \d+ reachable heap objects of \d+ "
                                     r"bytes\n", err), "... and the one of a clean run")
     for mode in ("minimal", "strict", "draconian", "local", "as-is"):
-        is_(run([PROGRAM, "leak"], env=environment(HEAPCHECK=mode))[0], 23, f"HEAPCHECK={mode}")
-    is_(run([PROGRAM, "leak"], env=environment(HEAPCHECK=""))[0], 3, "HEAPCHECK= is off")
+        env = environment(HEAP_CHECK_DUMP_DIRECTORY=HERE, HEAPCHECK=mode)
+        is_(run([PROGRAM, "leak"], env=env)[0], 23, f"HEAPCHECK={mode}")
+    is_(run([PROGRAM, "leak"], env=environment(HEAP_CHECK_DUMP_DIRECTORY=HERE, HEAPCHECK=""))[0], 3, "HEAPCHECK= is off")
     status, out, err = run([PROGRAM, "leak"],
-                           env=environment(HEAPCHECK="normal", HIMALLOC="style:lsan,exitcode:5"))
+                           env=environment(HEAP_CHECK_DUMP_DIRECTORY=HERE, HEAPCHECK="normal", HIMALLOC="style:lsan,exitcode:5"))
     ok(status == 5 and "LeakSanitizer" in err, "HIMALLOC has the last word")
     status, out, err = run(["true"], env=env)
     ok(status == 0 and "No leaks found" in err, "a program that allocates nothing")

@@ -5,6 +5,7 @@ LeakSanitizer's and gperftools' words."""
 import json
 import os
 import re
+import shutil
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -236,10 +237,32 @@ def test_exit():
     is_(status, 23, "run: a leak")
     answer = json.load(open(report, encoding="utf-8"))
     check_leaks("run", [], stacks_of(out), answer=answer)
-    status, out, err = run([PROGRAMS / "stacks_truth", "exit"], env=environment(HEAPCHECK="normal"))
+    env = environment(HEAPCHECK="normal", HEAP_CHECK_DUMP_DIRECTORY=HERE)
+    status, out, err = run([PROGRAMS / "stacks_truth", "exit"], env=env)
     is_(status, 23, "HEAPCHECK: a leak")
-    ok("Leak check _main_ detected leaks of " in err and "\tmake_outer" not in err
+    lost = [s.bytes for s in stacks_of(out) if s.kind in ("direct", "indirect")]
+    ok(err.startswith(f"Leak check _main_ detected leaks of {sum(lost)} bytes in {len(lost)} objects\n")
        and re.search(r"^\t@ [0-9a-f]+ make_outer$", err, re.M), "... in gperftools' words, with names")
+    match = re.search(rf'^pprof (\S+) "({HERE}/stacks_truth\.\d+\._main_-end\.heap)" --inuse_objects --lines '
+                      "--heapcheck  --edgefraction=1e-10 --nodefraction=1e-10 --gv$", err, re.M)
+    if not ok(match and os.path.exists(match[2]), "... and the command for its heap profile"):
+        return diag(err)
+    if shutil.which("google-pprof"):
+        top = run(["google-pprof", "--text", "--inuse_objects", "--lines", "--heapcheck", match[1], match[2]])[1]
+        many = next(s for s in stacks_of(out) if s.frames[0][0] == "lose_many")
+        ok(re.search(rf"^ +10 .* lose_many \S+/stacks_truth\.c:{many.frames[0][1]}$", top, re.M),
+           "... which google-pprof reads")
+
+
+def test_embedded():
+    """Suppressions in the program, by the name that LeakSanitizer asks for."""
+    program = PROGRAMS / "embedded_suppressions"
+    status, out, err = run([program], env=environment(HIMALLOC="leakcheck:exit"))
+    is_((status, err), (3, ""), "the program's own suppressions are honoured")
+    status, out, err = run([program, "other"], env=environment(HIMALLOC="leakcheck:exit,style:lsan"))
+    ok(status == 23 and "in lose_other " in err and "in lose_known " not in err
+       and "SUMMARY: LeakSanitizer: 50 byte(s) leaked in 1 allocation(s)." in err
+       and re.search(r"^ +1 +40 lose_known$", err, re.M), "... and what they do not name is told")
 
 
 # ---- samples ----
@@ -266,5 +289,6 @@ def test_sampled():
 
 test_everything()
 test_exit()
+test_embedded()
 test_sampled()
 done()
