@@ -22,6 +22,9 @@
  * Whether a frame needs its frame pointer is known when the frames further out are, so frames and
  * words are kept from the outermost on; words are compared from the end.
  *
+ * What was walked is made a number frame by frame from the outermost on; a small table of frames
+ * and their nodes (children) stands before the stack table's own, which is far away in memory.
+ *
  * Where it lies. A thread that captures for the KEEP_AFTER-th time gets a slot of the stack table's
  * mapping for its state; others, and signal handlers that interrupt a capture (`busy`), borrow one
  * and keep nothing. Nothing is on the program's stack but a few words, and stale ones in a slot are
@@ -45,6 +48,7 @@ enum {
     STEP_WORDS_MAX = 3,
     MEMO_COUNT = 32,
     MEMO_WORDS = 64,
+    CHILD_COUNT = 512,
     KEEP_AFTER = 64,
     TRIES = 3,
     OWN_FRAMES_MAX = 8,
@@ -71,10 +75,17 @@ struct memo {
     struct kept_word words[MEMO_WORDS]; /* in the order of reading */
 };
 
+/* Nodes that were asked for lately, in the thread's own cache lines. */
+struct child {
+    uint64_t frame;
+    uint32_t parent, node;
+};
+
 struct capture_state {
     uint32_t generation, frame_count;
     uintptr_t low, high; /* of a stack: known to be readable */
     struct memo memos[MEMO_COUNT];
+    struct child children[CHILD_COUNT];
     struct kept_frame frames[DEPTH_MAX]; /* outermost first */
     struct kept_word words[DEPTH_MAX * STEP_WORDS_MAX];
     struct walk_step steps[DEPTH_MAX]; /* of the walk in hand, innermost first */
@@ -198,6 +209,16 @@ static void build_rare(struct builder *b, const struct walk_step *step)
     }
 }
 
+static inline uint32_t child_of(struct capture_state *s, uint32_t parent, uint64_t frame)
+{
+    struct child *c =
+        &s->children[((frame ^ (uint64_t)parent << 20) * 0x9e3779b97f4a7c15ULL) >> 55];
+    if (c->frame != frame || c->parent != parent)
+        *c = (struct child){frame, parent, stack_table_child(parent, frame)};
+    return c->node;
+}
+_Static_assert(CHILD_COUNT == 1 << (64 - 55), "child_of");
+
 static inline void build_one(struct builder *b, const struct walk_step *step)
 {
     if (LIKELY(step->how == WALK_ROW)) {
@@ -214,7 +235,7 @@ static inline void build_one(struct builder *b, const struct walk_step *step)
     if (UNLIKELY(step->row & ROW_EPOCHED))
         frame |= (uint64_t)stack_table_epoch(step->pc - !(step->flags & HM_FRAME_EXACT))
                  << (HM_FRAME_ADDRESS_BITS + HM_FRAME_FLAG_BITS);
-    b->node = stack_table_child(b->node, frame);
+    b->node = child_of(b->s, b->node, frame);
     b->pc = step->pc;
     b->sp = step->sp;
     b->bp = step->bp;

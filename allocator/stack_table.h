@@ -7,7 +7,7 @@
 
 enum {
     STACK_NODE_NONE = 1, /* the stack of which nothing is known */
-    STACK_SLOT_BYTES = 160 << 10,
+    STACK_SLOT_BYTES = 176 << 10,
     STACK_ROW_LINES = 2048, /* of 8 words: 128 KiB */
 };
 #define STACK_FLAG(flag) ((uint64_t)(flag) << HM_FRAME_ADDRESS_BITS)
