@@ -233,8 +233,10 @@ static bool cie_read(const struct cfi_image *image, size_t offset, struct cfi_fd
         ;
     if (c.failed || (version != 1 && version != 3 && version != 4))
         return false;
-    if (version == 4 && (cfi_number(&c, 1) != 8 || cfi_number(&c, 1) != 0))
-        return false; /* size of an address, of a segment selector */
+    uint64_t address_bytes = version == 4 ? cfi_number(&c, 1) : 8;
+    uint64_t selector_bytes = version == 4 ? cfi_number(&c, 1) : 0;
+    if (address_bytes != 8 || selector_bytes != 0)
+        return false;
     fde->code_factor = cfi_uleb(&c);
     fde->data_factor = cfi_sleb(&c);
     fde->ra_register = (uint32_t)(version == 1 ? cfi_number(&c, 1) : cfi_uleb(&c));

@@ -409,7 +409,8 @@ enum cfi_end cfi_step(const struct cfi_image *image, const struct cfi_row *row, 
             end = CFI_STEPPED;
             known = false;
         }
-        registers->known |= (uint32_t)known << r;
+        if (known)
+            registers->known |= 1u << r;
     }
     if (end == CFI_STEPPED && !(registers->known >> CFI_RA & 1))
         return CFI_UNKNOWN;

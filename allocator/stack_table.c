@@ -358,7 +358,9 @@ static uint64_t module_mark(const struct loaded_module *module)
 {
     const uint8_t *id = NULL;
     uint64_t mark = mark_add(0xcbf29ce484222325ULL, &module->bias, sizeof module->bias);
-    mark = mark_add(mark, id, module_build_id(module, &id));
+    uint32_t id_bytes = module_build_id(module, &id);
+    if (id)
+        mark = mark_add(mark, id, id_bytes);
     if (module->eh_frame_hdr)
         mark = mark_add(mark, (const void *)module->eh_frame_hdr, 12);
     return mark;
@@ -395,7 +397,8 @@ static void module_fill(struct hm_module *entry, const struct loaded_module *mod
         .first_epoch = epoch,
         .last_epoch = EPOCH_LOADED,
     };
-    memcpy(entry->build_id, id ? id : entry->build_id, entry->build_id_bytes);
+    if (id)
+        memcpy(entry->build_id, id, entry->build_id_bytes);
     entry->path = (uintptr_t)path_keep(module->name, &path_bytes);
     entry->path_bytes = path_bytes;
     entry->end = module->end;

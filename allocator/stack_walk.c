@@ -38,9 +38,9 @@ static bool address_is_code(uintptr_t pc)
 /* Readable, and not across the end of a page unless both are. */
 static bool word_read(uint64_t address, uint64_t *word)
 {
-    if (address % 8 != 0 && !pages_readable(address + 7))
+    if (address < PAGE_BYTES || address >> ROW_PC_BITS || !pages_readable(address))
         return false;
-    if (address >> ROW_PC_BITS || !pages_readable(address))
+    if (address % 8 != 0 && !pages_readable(address + 7))
         return false;
     __builtin_memcpy(word, (const void *)(uintptr_t)address, sizeof *word);
     return true;
@@ -250,7 +250,7 @@ static inline __attribute__((always_inline)) void registers_here(struct cfi_regi
 NOINLINE uint32_t walk_with_all_registers(uintptr_t pc, uintptr_t sp, struct walk_step *steps,
                                           uint32_t capacity)
 {
-    struct cfi_registers registers;
+    struct cfi_registers registers = {0};
     uint32_t flags = 0, count = 0;
     registers_here(&registers);
     for (uint32_t own = 0; registers.value[CFI_RA] != pc || registers.value[CFI_SP] != sp; own++)
