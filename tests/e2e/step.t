@@ -15,10 +15,11 @@ STEPPER = heaptest.BUILD / "step/step"
 VICTIM = heaptest.BUILD / "step/victim"
 
 
-def step(options, victim, arguments):
+def step(options, victim, arguments, stacks="off"):
     """(numbers of the last line, functions stepped through, output)"""
-    done = subprocess.run([STEPPER, *options, victim, *map(str, arguments)], capture_output=True,
-                          text=True, timeout=300, env={"HIMALLOC": "background:off"})
+    done = subprocess.run([STEPPER, "--whole", "call_stack_capture", *options, victim,
+                           *map(str, arguments)], capture_output=True, text=True, timeout=300,
+                          env={"HIMALLOC": f"background:off,stacks:{stacks}"})
     numbers = {}
     for line in done.stdout.splitlines():
         if line.startswith("boundaries "):
@@ -28,15 +29,19 @@ def step(options, victim, arguments):
     return numbers, functions, done.stdout + done.stderr
 
 
-def check_sound(what, options, arguments, least):
-    numbers, functions, output = step(["--coverage", *options], VICTIM, arguments)
-    wrong = {k: numbers.get(k) for k in ("live_called_free", "free_called_live", "too_small",
-                                         "strange")}
+WRONG = ("live_called_free", "free_called_live", "too_small", "strange", "wrong_notes")
+
+
+def check_sound(what, options, arguments, least, stacks="off"):
+    numbers, functions, output = step(["--coverage", *options], VICTIM, arguments, stacks)
+    wrong = {k: numbers.get(k) for k in WRONG}
     if not heaptest.ok(all(v == "0" for v in wrong.values()) and numbers["ended"] == "well" and
                        int(numbers["boundaries"]) >= least, f"{what}: every answer is right"):
         heaptest.diag(output[-3000:])
     heaptest.diag(" ".join(f"{k} {numbers.get(k)}" for k in ("boundaries", "calls", "reallocs",
-                                                             "moved", "switches")))
+                                                             "moved", "switches", "notes")))
+    if stacks != "off":
+        heaptest.ok(int(numbers["notes"]) > 10000, f"{what}: notes were seen")
     return functions
 
 
@@ -65,7 +70,18 @@ MUTANTS = {
     "a large block whose code comes before its record": (
         "large.c", "    head->head = span->unit;\n", "    codes[0] = CODE_LARGE_HEAD;\n"
         "    STORE_ORDER();\n    head->head = span->unit;\n"),
+    "a note that comes after its block": (
+        "malloc_entry.c", "    note_set(note_near(p - hm_hot.base, class_index), &note);\n"
+        "    STORE_ORDER();\n    window_set_word(&bin->window, word + 1);\n",
+        "    window_set_word(&bin->window, word + 1);\n    STORE_ORDER();\n"
+        "    note_set(note_near(p - hm_hot.base, class_index), &note);\n"),
+    "a sample's note that comes after its bit": (
+        "slab.c", "    take_note(central->partial_first, slab, index, note);\n    STORE_ORDER();\n"
+        "    bitmap[w] &= bitmap[w] - 1;\n", "    bitmap[w] &= bitmap[w] - 1;\n    STORE_ORDER();\n"
+        "    take_note(central->partial_first, slab, index, note);\n"),
 }
+STACKS = {"a note that comes after its block": "full",
+          "a sample's note that comes after its bit": "sampled,sample:20000"}
 
 
 def check_mutant(name, file, old, new):
@@ -80,9 +96,8 @@ def check_mutant(name, file, old, new):
     for seed, threads, mode in ((1, 1, "waves"), (2, 2, "any"), (3, 1, "any"), (4, 3, "waves"),
                                 (5, 2, "any"), (6, 1, "waves"), (7, 3, "any")):
         numbers, _, output = step(["--stop-at-first", "--boundaries", "50000"], victim,
-                                  [seed, 5, threads, 60, mode])
-        wrong = [int(numbers.get(k, 0)) for k in ("live_called_free", "free_called_live",
-                                                  "too_small", "strange")]
+                                  [seed, 5, threads, 60, mode], STACKS.get(name, "off"))
+        wrong = [int(numbers.get(k, 0)) for k in WRONG]
         if any(wrong):
             heaptest.ok(True, f"mutant is caught: {name}")
             heaptest.diag(f"at boundary {numbers['boundaries']} of {mode}, {threads} threads")
@@ -102,6 +117,10 @@ seen |= check_sound("little address space", ["--boundaries", "40000", "--address
                     [6, 6, 2, 60, "big"], 40000)
 seen |= check_sound("waves", ["--boundaries", "30000"], [7, 3, 2, 20, "waves"], 30000)
 seen |= check_sound("named arenas", ["--boundaries", "30000"], [5, 3, 2, 60, "named"], 30000)
+seen |= check_sound("all stacks, three threads", ["--boundaries", "30000"], [8, 8, 3, 40], 30000, "full")
+seen |= check_sound("all stacks, waves", ["--boundaries", "20000"], [9, 3, 2, 20, "waves"], 20000, "full")
+seen |= check_sound("samples", ["--boundaries", "30000"], [5, 3, 2, 60, "named"], 30000,
+                    "sampled,sample:20000")
 for needed in ("thread_cache_malloc", "thread_cache_free", "slab_fill", "slab_give", "bin_grow",
                "bin_flush", "slab_make", "slab_release_spare", "large_malloc", "large_free",
                "large_resize", "realloc_copy", "span_take", "span_give", "thread_cache_start",

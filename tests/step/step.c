@@ -2,12 +2,14 @@
  * Walkable at every instruction: the proof.
  *
  *   step [--boundaries N] [--seed N] [--stop-at-first] [--coverage] [--address-space BYTES]
- *        PROGRAM [ARGUMENT...]
+ *        [--whole FUNCTION] PROGRAM [ARGUMENT...]
  *
  * Runs a program linked with the allocator under the tracer, and after every instruction that a
  * thread executes inside the allocator reads the heap from outside with the inspector's own reader
  * and compares it with what the program holds (truth.c). Several threads inside are stepped in
  * seeded random interleavings: runs of one to some dozens of instructions of one thread.
+ *
+ * A call of FUNCTION is one step: to take a stack is thousands of instructions that touch no block.
  *
  * Ends with one line of numbers. Status 0: no wrong answer and the program ended well or the number
  * of boundaries was reached; 1: wrong answers; 2: could not do it.
@@ -39,6 +41,7 @@ struct step {
     pid_t current;
     unsigned run; /* instructions left before another thread may have its turn */
     bool stop_at_first, coverage;
+    const char *whole;
     VECTOR(struct visit) visits;
 };
 
@@ -67,7 +70,7 @@ static enum hi_code step_check(struct step *step, struct hi_err *err)
     code = heaps_open(&heaps, &context, NULL, err);
     if (code != HI_OK)
         return code;
-    truth_compare(&step->truth, step->tracer, heaps);
+    truth_compare(&step->truth, step->tracer, heaps, &context);
     heaps_close(heaps);
     step->boundaries++;
     return HI_OK;
@@ -185,20 +188,24 @@ static int step_report(const struct step *step)
     printf("boundaries %" PRIu64 " calls %" PRIu64 " mallocs %" PRIu64 " frees %" PRIu64
            " reallocs %" PRIu64 " moved %" PRIu64 " switches %" PRIu64 " unreturned %" PRIu64
            " named %" PRIu64 " live_called_free %" PRIu64 " free_called_live %" PRIu64
-           " too_small %" PRIu64 " strange %" PRIu64 " ended %s\n",
+           " too_small %" PRIu64 " strange %" PRIu64 " notes %" PRIu64 " wrong_notes %" PRIu64
+           " ended %s\n",
            step->boundaries, truth->calls, truth->mallocs, truth->frees, truth->reallocs,
            truth->moved, step->switches, truth->in_flight_seen, truth->in_flight_named,
            truth->live_called_free, truth->free_called_live, truth->too_small, truth->strange,
-           ended_well(step) ? "well" : "badly");
+           truth->notes, truth->wrong_notes, ended_well(step) ? "well" : "badly");
     return truth_wrong(truth) > 0 || !ended_well(step) ? 1 : 0;
 }
 
 static bool step_options(struct step *step, int count, char **arguments)
 {
-    static const struct option options[] = {
-        {"boundaries", required_argument, NULL, 'b'},    {"seed", required_argument, NULL, 's'},
-        {"stop-at-first", no_argument, NULL, 'f'},       {"coverage", no_argument, NULL, 'c'},
-        {"address-space", required_argument, NULL, 'a'}, {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"boundaries", required_argument, NULL, 'b'},
+                                            {"seed", required_argument, NULL, 's'},
+                                            {"stop-at-first", no_argument, NULL, 'f'},
+                                            {"coverage", no_argument, NULL, 'c'},
+                                            {"address-space", required_argument, NULL, 'a'},
+                                            {"whole", required_argument, NULL, 'w'},
+                                            {NULL, 0, NULL, 0}};
     int option;
     while ((option = getopt_long(count, arguments, "+", options, NULL)) != -1) {
         switch (option) {
@@ -213,6 +220,9 @@ static bool step_options(struct step *step, int count, char **arguments)
             break;
         case 'c':
             step->coverage = true;
+            break;
+        case 'w':
+            step->whole = optarg;
             break;
         case 'a': {
             rlim_t bytes = strtoull(optarg, NULL, 10);
@@ -237,6 +247,8 @@ int main(int count, char **arguments)
         return 2;
     }
     enum hi_code code = tracer_start(&step.tracer, arguments + optind, &err);
+    if (code == HI_OK && step.whole)
+        tracer_run_whole(step.tracer, step.whole);
     if (code == HI_OK)
         code = step_all(&step, &err);
     if (code != HI_OK) {

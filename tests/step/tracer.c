@@ -41,6 +41,7 @@ struct tracer {
     unsigned char *planted; /* how often */
     VECTOR(hi_addr) outside;
     VECTOR(unsigned char) outside_original;
+    VECTOR(hi_addr) whole; /* functions that are one step */
     bool ended, mappings_changed;
     int status;
 };
@@ -407,6 +408,70 @@ static enum tracer_event step_arrived(struct tracer *tracer, struct traced *thre
     return TRACER_NOTHING;
 }
 
+/* -- functions that are one step ----------------------------------------------------------------
+ */
+
+void tracer_run_whole(struct tracer *tracer, const char *function)
+{
+    for (size_t i = 0; i < tracer->text.count; i++)
+        if (strcmp(tracer->text.functions[i].name, function) == 0) {
+            hi_addr *whole = VECTOR_PUSH(&tracer->whole);
+            if (whole)
+                *whole = tracer->text.functions[i].address;
+        }
+}
+
+static bool is_whole(const struct tracer *tracer, hi_addr pc)
+{
+    for (size_t i = 0; i < tracer->whole.count; i++)
+        if (tracer->whole.items[i] == pc)
+            return true;
+    return false;
+}
+
+/* All breakpoints of the text come out of it, or back. */
+static void text_write(struct tracer *tracer, bool with_traps)
+{
+    size_t bytes = tracer->text.end - tracer->text.start;
+    unsigned char *text = malloc(bytes);
+    if (!text)
+        abort();
+    memcpy(text, tracer->original, bytes);
+    for (size_t i = 0; with_traps && i < bytes; i++)
+        if (tracer->planted[i])
+            text[i] = TRACER_TRAP;
+    if (pwrite(tracer->memory, text, bytes, (off_t)tracer->text.start) != (ssize_t)bytes)
+        tracer->ended = true;
+    free(text);
+}
+
+/* The thread alone, from the function's first instruction to its return: it holds no lock and takes
+ * none, so nobody is woken. */
+static enum tracer_event step_whole(struct tracer *tracer, pid_t tid, struct call *call,
+                                    uint64_t *result)
+{
+    int status;
+    if (!tracer_settle(tracer))
+        return TRACER_ENDED;
+    struct traced *thread = thread_find(tracer, tid);
+    hi_addr return_address = peek(tracer, thread->registers.rsp);
+    text_write(tracer, false);
+    poke(tracer, return_address, TRACER_TRAP);
+    ptrace(PTRACE_CONT, tid, NULL, NULL);
+    while (waitpid(tid, &status, __WALL) < 0 && errno == EINTR)
+        continue;
+    text_write(tracer, true);
+    tracer->mappings_changed = true;
+    if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGTRAP || status >> 16 != 0) {
+        event_arrived(tracer, tid, status);
+        return tracer->ended ? TRACER_ENDED : TRACER_NOTHING;
+    }
+    ptrace(PTRACE_GETREGS, tid, NULL, &thread->registers);
+    thread->registers.rip = return_address;
+    ptrace(PTRACE_SETREGS, tid, NULL, &thread->registers);
+    return step_arrived(tracer, thread, call, result);
+}
+
 enum tracer_event tracer_step(struct tracer *tracer, struct traced *thread, struct call *call,
                               uint64_t *result)
 {
@@ -414,6 +479,8 @@ enum tracer_event tracer_step(struct tracer *tracer, struct traced *thread, stru
     pid_t tid = thread->tid;
     if (call_is_over(thread)) /* by way of a call out that was its last */
         return step_arrived(tracer, thread, call, result);
+    if (is_whole(tracer, pc))
+        return step_whole(tracer, tid, call, result);
     bool trap = is_planted(tracer, pc), system_call = at_system_call(tracer, pc);
     int status;
     if (trap) {
@@ -534,6 +601,7 @@ void tracer_close(struct tracer *tracer)
     text_free(&tracer->text);
     VECTOR_FREE(&tracer->threads);
     VECTOR_FREE(&tracer->outside);
+    VECTOR_FREE(&tracer->whole);
     VECTOR_FREE(&tracer->outside_original);
     free(tracer->original);
     free(tracer->planted);

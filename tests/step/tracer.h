@@ -61,6 +61,8 @@ int tracer_memory(const struct tracer *tracer); /* /proc/PID/mem */
 bool tracer_settle(struct tracer *tracer);
 size_t tracer_thread_count(const struct tracer *tracer);
 struct traced *tracer_thread(struct tracer *tracer, size_t index);
+/* From now on calls of that function of the text are one step. */
+void tracer_run_whole(struct tracer *tracer, const char *function);
 /* One instruction of a thread that is INSIDE. RETURNED: its call is over; *result is what it
  * returned, *call what it was, and the thread is stopped until tracer_release(). */
 enum tracer_event tracer_step(struct tracer *tracer, struct traced *thread, struct call *call,

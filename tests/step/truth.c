@@ -13,6 +13,10 @@
  * realloc's new block before the call that freed them has returned. A block whose free has not
  * returned yet may be handed out to another thread before it does: from then on it is that
  * thread's.
+ *
+ * Who allocated a block that is held, where the heap knows it, is the call that returned it, with
+ * the bytes that this one asked for: never who had the block before, also in the moment when it
+ * becomes live.
  */
 #include "step/truth.h"
 
@@ -66,20 +70,22 @@ static bool given_back_by_any(struct tracer *tracer, hi_addr address)
     return false;
 }
 
-static void held_add(struct truth *truth, struct tracer *tracer, hi_addr address, uint64_t bytes)
+static void held_add(struct truth *truth, struct tracer *tracer, hi_addr address,
+                     const struct call *call)
 {
+    const struct held new = {address, call->bytes, call->return_address};
     if (address == 0)
         return;
     size_t i = held_find(truth, address);
     if (i != SIZE_MAX && given_back_by_any(tracer, address)) {
-        truth->held.items[i].bytes = bytes;
+        truth->held.items[i] = new;
         return;
     }
     if (i != SIZE_MAX)
         wrong(truth, &truth->strange, "0x%" PRIx64 " was handed out twice", address);
     struct held *held = VECTOR_PUSH(&truth->held);
     if (held)
-        *held = (struct held){address, bytes};
+        *held = new;
 }
 
 static void held_remove(struct truth *truth, hi_addr address)
@@ -106,12 +112,12 @@ void truth_returned(struct truth *truth, struct tracer *tracer, const struct cal
     switch (call->kind) {
     case CALL_MALLOC:
         truth->mallocs++;
-        held_add(truth, tracer, result, call->bytes);
+        held_add(truth, tracer, result, call);
         break;
     case CALL_MEMALIGN_TO:
         truth->mallocs++;
         if ((uint32_t)result == 0)
-            held_add(truth, tracer, stored_result(tracer, call->result_at), call->bytes);
+            held_add(truth, tracer, stored_result(tracer, call->result_at), call);
         break;
     case CALL_FREE:
         truth->frees++;
@@ -122,7 +128,7 @@ void truth_returned(struct truth *truth, struct tracer *tracer, const struct cal
         truth->moved += call->block != 0 && result != 0 && result != call->block;
         if (result != 0 || call->bytes == 0)
             held_remove(truth, call->block);
-        held_add(truth, tracer, result, call->bytes);
+        held_add(truth, tracer, result, call);
         break;
     case CALL_OTHER:
         break;
@@ -195,8 +201,86 @@ static uint64_t count_live(const struct heaps *heaps, uint64_t *in_flight)
     return count;
 }
 
-static uint64_t compare_held(struct truth *truth, const struct heaps *heaps,
-                             const struct open *open)
+static bool heaps_keep_stacks(const struct heaps *heaps)
+{
+    for (size_t i = 0; i < heaps->count; i++)
+        if (heaps->heaps[i].blocks_with_stack)
+            return true;
+    return false;
+}
+
+/* What the heap knows of the block at address: site and bytes of *noted; false: nothing. */
+static bool note_read(struct heaps *heaps, const struct heap_context *context, hi_addr address,
+                      struct held *noted)
+{
+    struct block_place place;
+    struct heap_detail detail;
+    struct heap_frame frame;
+    struct hi_err err;
+    if (!blocks_at(heaps->blocks, address, &place) ||
+        heaps_detail(heaps, context, place.block, &detail, &err) != HI_OK || detail.stack_id == 0)
+        return false;
+    const struct region *region = blocks_region_at(heaps->blocks, address);
+    size_t frames = heaps_stack(heaps, context, region->heap, detail.stack_id, &frame, 1);
+    *noted = (struct held){address, detail.requested, frames ? frame.address : 0};
+    return true;
+}
+
+/* A note that is there is this block's: its caller's place, and what it asked for. */
+static void compare_note(struct truth *truth, struct heaps *heaps,
+                         const struct heap_context *context, const struct held *held)
+{
+    struct held noted;
+    if (!note_read(heaps, context, held->address, &noted))
+        return;
+    truth->notes++;
+    if (noted.bytes != held->bytes || noted.site != held->site)
+        wrong(truth, &truth->wrong_notes,
+              "0x%" PRIx64 " was allocated for 0x%" PRIx64 ", %" PRIu64
+              " bytes, and is noted for 0x%" PRIx64 ", %" PRIu64 " bytes",
+              held->address, held->site, held->bytes, noted.site, noted.bytes);
+}
+
+static bool produces(const struct call *call, const struct held *noted)
+{
+    return call->return_address == noted->site && call->bytes == noted->bytes;
+}
+
+/* A block that is live and not held is the new one of a call under way, and noted so or not at all.
+ */
+static void compare_new(struct truth *truth, struct tracer *tracer, struct heaps *heaps,
+                        const struct heap_context *context, hi_addr address)
+{
+    struct held noted;
+    bool found = !note_read(heaps, context, address, &noted);
+    for (size_t i = 0; !found && i < tracer_thread_count(tracer); i++) {
+        const struct traced *thread = tracer_thread(tracer, i);
+        found = produces(&thread->call, &noted);
+        for (unsigned depth = 0; depth < thread->depth; depth++)
+            found |= produces(&thread->outer[depth].call, &noted);
+    }
+    if (!found)
+        wrong(truth, &truth->wrong_notes,
+              "0x%" PRIx64 " is new and noted for 0x%" PRIx64 ", %" PRIu64 " bytes", address,
+              noted.site, noted.bytes);
+}
+
+static void compare_all_new(struct truth *truth, struct tracer *tracer, struct heaps *heaps,
+                            const struct heap_context *context)
+{
+    const uint64_t *plane = blocks_live_plane(heaps->blocks);
+    uint64_t words = ((uint64_t)blocks_count(heaps->blocks) + 63) / 64;
+    for (uint64_t i = 0; i < words; i++)
+        for (uint64_t bits = plane[i]; bits; bits &= bits - 1) {
+            hi_block block = (hi_block)(i * 64 + (uint64_t)__builtin_ctzll(bits));
+            hi_addr address = blocks_address(heaps->blocks, block);
+            if (held_find(truth, address) == SIZE_MAX)
+                compare_new(truth, tracer, heaps, context, address);
+        }
+}
+
+static uint64_t compare_held(struct truth *truth, struct heaps *heaps,
+                             const struct heap_context *context, const struct open *open)
 {
     uint64_t known = 0, usable = 0;
     for (size_t i = 0; i < truth->held.count; i++) {
@@ -213,17 +297,22 @@ static uint64_t compare_held(struct truth *truth, const struct heaps *heaps,
             wrong(truth, &truth->too_small,
                   "0x%" PRIx64 " of %" PRIu64 " bytes is held and called %" PRIu64 " bytes",
                   held->address, held->bytes, usable);
+        else if (heaps_keep_stacks(heaps))
+            compare_note(truth, heaps, context, held);
     }
     return known;
 }
 
-void truth_compare(struct truth *truth, struct tracer *tracer, const struct heaps *heaps)
+void truth_compare(struct truth *truth, struct tracer *tracer, struct heaps *heaps,
+                   const struct heap_context *context)
 {
     struct open open;
     uint64_t in_flight, usable;
     open_collect(&open, tracer);
-    uint64_t known = compare_held(truth, heaps, &open);
+    uint64_t known = compare_held(truth, heaps, context, &open);
     uint64_t unknown = count_live(heaps, &in_flight) - known, must = 0, reused = 0;
+    if (unknown > 0 && heaps_keep_stacks(heaps))
+        compare_all_new(truth, tracer, heaps, context);
     for (size_t i = 0; i < open.count; i++) {
         bool live = is_live(heaps, open.blocks[i], &usable);
         must += open.is_realloc[i] && !live;
@@ -247,7 +336,8 @@ void truth_compare(struct truth *truth, struct tracer *tracer, const struct heap
 
 uint64_t truth_wrong(const struct truth *truth)
 {
-    return truth->live_called_free + truth->free_called_live + truth->too_small + truth->strange;
+    return truth->live_called_free + truth->free_called_live + truth->too_small + truth->strange +
+           truth->wrong_notes;
 }
 
 void truth_free(struct truth *truth)
