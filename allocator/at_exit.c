@@ -67,7 +67,8 @@ static bool claim(void)
 
 static bool leaks_found(void)
 {
-    return claim() && leakcheck_run() == LEAKCHECK_LEAKS && options_leakcheck.exit_code != 0;
+    return claim() && !leakcheck_is_turned_off() && leakcheck_run() == LEAKCHECK_LEAKS &&
+           options_leakcheck.exit_code != 0;
 }
 
 static void flush_output(void)
@@ -113,7 +114,7 @@ static void on_sigterm(int number)
 {
     struct sigaction plain = {.sa_handler = SIG_DFL};
     sigset_t only;
-    if (claim())
+    if (claim() && !leakcheck_is_turned_off())
         leakcheck_run();
     sigaction(number, &plain, NULL);
     sigemptyset(&only);

@@ -71,6 +71,7 @@ static struct {
     char inspector[PATH_MAX], report[PATH_MAX], suppressions[PATH_MAX], style[STYLE_MAX];
     char profile[PATH_MAX];
     const char *embedded;
+    bool is_ready;
     int error_descriptor; /* duplicate of standard error, -1: none */
     dev_t error_device;
     ino_t error_inode;
@@ -264,10 +265,18 @@ static void name_profile(void)
 
 /* Suppressions that the program brings along, as LeakSanitizer knows them. */
 extern const char *__lsan_default_suppressions(void) __attribute__((weak, visibility("default")));
+/* Whether it wants no check. */
+extern int __lsan_is_turned_off(void) __attribute__((weak, visibility("default")));
+
+bool leakcheck_is_turned_off(void)
+{
+    return __lsan_is_turned_off && __lsan_is_turned_off();
+}
 
 void leakcheck_prepare(void)
 {
     const struct options_leakcheck *o = &options_leakcheck;
+    plan.is_ready = true;
     find_inspector();
     keep_error_descriptor();
     keep_path(plan.report, o->report.text, o->report.length);
@@ -546,6 +555,8 @@ enum leakcheck_verdict leakcheck_run(void)
 {
     uint32_t pid = (uint32_t)pages_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
     size_t bytes;
+    if (!plan.is_ready)
+        leakcheck_prepare();
     if (!plan.inspector[0]) {
         complain("heapinspect was not found; HIMALLOC_INSPECTOR can name it", "");
         return LEAKCHECK_UNKNOWN;

@@ -2,6 +2,8 @@
 #ifndef HIMALLOC_LEAKCHECK_H
 #define HIMALLOC_LEAKCHECK_H
 
+#include <stdbool.h>
+
 enum leakcheck_verdict {
     LEAKCHECK_CLEAN,
     LEAKCHECK_LEAKS,  /* direct ones */
@@ -12,5 +14,7 @@ enum leakcheck_verdict {
 void leakcheck_prepare(void);
 /* Allocates nothing, takes no lock, touches no stdio: can be called from a signal handler. */
 enum leakcheck_verdict leakcheck_run(void);
+/* The program says that it is not to be checked (__lsan_is_turned_off). */
+bool leakcheck_is_turned_off(void);
 
 #endif

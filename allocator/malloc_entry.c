@@ -76,11 +76,33 @@ static void *malloc_counted(size_t bytes, uint32_t class_index, uint32_t stack)
     return LIKELY(p != NULL) ? p : entry_fail(ENOMEM);
 }
 
+/* A pop as on the fast path, with a note. NULL: this one needs more. */
+static void *malloc_noted(size_t bytes, uint32_t class_index, uint32_t stack)
+{
+    struct hm_thread *t = hm_tls.state == THREAD_LIVE ? hm_tls.record : NULL;
+    if (UNLIKELY(!t || hm_tls.ignoring || !hm_hot.notes || !hm_hot.tracing))
+        return NULL;
+    struct hm_bin *bin = bin_at(t, class_index);
+    uint32_t word = window_word(&bin->window), head = (uint16_t)word;
+    if (UNLIKELY(head == bin->window.empty))
+        return NULL;
+    uintptr_t p = thread_slots(t)[head];
+    if (UNLIKELY(p - hm_hot.base >= hm_hot.bytes))
+        return NULL;
+    const struct block_note note = {stack, (uint32_t)bytes};
+    note_set(note_near(p - hm_hot.base, class_index), &note);
+    STORE_ORDER();
+    window_set_word(&bin->window, word + 1);
+    return (void *)p;
+}
+
 /* Everything is noted, or this thread's blocks are no leaks. */
 static NOINLINE void *malloc_traced(size_t bytes, uint32_t class_index)
 {
     struct call_site site = CALL_SITE();
-    return malloc_counted(bytes, class_index, stacks_take(bytes, &site));
+    uint32_t stack = stacks_take(bytes, &site);
+    void *p = malloc_noted(bytes, class_index, stack);
+    return LIKELY(p != NULL) ? p : malloc_counted(bytes, class_index, stack);
 }
 
 static NOINLINE void *malloc_sample(size_t bytes, uint32_t class_index)
@@ -186,10 +208,35 @@ static void free_counted(void *p, uint32_t freed)
     }
 }
 
+/* A push as on the fast path, with the note that says whether the block is free already. False:
+ * this one needs more. */
+static bool free_noted(void *p, uint32_t freed)
+{
+    uintptr_t offset = (uintptr_t)p - hm_hot.base;
+    struct hm_thread *t = hm_tls.state == THREAD_LIVE ? hm_tls.record : NULL;
+    uint32_t class_index = offset < hm_hot.bytes ? hm_hot.codes[offset >> UNIT_SHIFT] : 0;
+    if (UNLIKELY(!t || !hm_hot.notes || class_index - CODE_SLAB >= CLASS_COUNT))
+        return false;
+    struct hm_bin *bin = bin_at(t, class_index);
+    const struct class_check *check = &size_class_checks[class_index];
+    struct hm_note *note = note_near(offset, class_index);
+    uint32_t word = window_word(&bin->window), head = (uint16_t)word;
+    if (UNLIKELY(head == bin->full || note->freed || !freed ||
+                 (offset & check->mask) * check->inverse >= check->inverse))
+        return false;
+    note->freed = freed;
+    thread_slots(t)[head - 1] = (uintptr_t)p;
+    STORE_ORDER();
+    window_set_word(&bin->window, word - 1);
+    return true;
+}
+
 static NOINLINE void free_traced(void *p)
 {
     struct call_site site = CALL_SITE();
-    free_counted(p, stacks_capture(&site));
+    uint32_t freed = stacks_capture(&site);
+    if (UNLIKELY(!free_noted(p, freed)))
+        free_counted(p, freed);
 }
 
 /* Everything that is not a push: other threads' wrongs, other kinds of blocks, full bins. */

@@ -30,10 +30,7 @@
 #include "size_class.h"
 #include "span.h"
 
-enum {
-    NOTE_STRIDE = (UNIT_BYTES / 16 * sizeof(struct hm_note) + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1),
-    NOTE_STEP = 64, /* units */
-};
+enum { NOTE_STEP = 64 }; /* units */
 
 static uint64_t noted_units[HM_RANGE_CAPACITY]; /* readable notes of each range */
 static uint8_t started;
@@ -90,6 +87,7 @@ bool note_start(uint32_t tid)
         return false;
     for (uint32_t i = 0; i < hm_hot.root->range_count; i++)
         all &= range_reserve_notes(range_at(i), i);
+    hm_hot.notes = range_at(0)->notes;
     started = all;
     span_unlock();
     return all;

@@ -2,7 +2,12 @@
 #ifndef HIMALLOC_NOTE_H
 #define HIMALLOC_NOTE_H
 
+#include "size_class.h"
 #include "state.h"
+
+enum {
+    NOTE_STRIDE = (UNIT_BYTES / 16 * sizeof(struct hm_note) + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1),
+};
 
 /* What malloc knows of a block. stack 0: nothing. */
 struct block_note {
@@ -21,6 +26,15 @@ void note_add_range(struct hm_range *r, uint32_t range_index);
 static inline struct hm_note *note_at(const struct hm_range *r, uint32_t unit, uint32_t index)
 {
     return (struct hm_note *)(uintptr_t)(r->notes + unit * r->note_stride) + index;
+}
+
+/* The same by the offset in range 0 of an address in a slab's block, when hm_hot.notes is there. */
+static inline struct hm_note *note_near(uint64_t offset, uint32_t class_index)
+{
+    const struct hm_class *class = &size_class_list[class_index];
+    uint64_t unit = (offset >> UNIT_SHIFT) & ~(uint64_t)(class->slab_units - 1);
+    return (struct hm_note *)(hm_hot.notes + unit * NOTE_STRIDE) +
+           size_class_block_index(class_index, offset - (unit << UNIT_SHIFT));
 }
 
 /* stack first: a note without one says nothing, whatever else is written or not. */

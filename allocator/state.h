@@ -45,6 +45,7 @@ struct hm_hot {
     const uint8_t *codes; /* of range 0 */
     size_t bytes;         /* of range 0 */
     struct hm_root *root;
+    uintptr_t notes;       /* of range 0, or 0 */
     uint64_t sample_bytes; /* mean distance of samples */
     uint32_t auto_arena_count;
     uint32_t stacks_turn; /* counts changes of what follows */

@@ -225,8 +225,11 @@ static void thread_leave(void)
 
 void thread_cache_look(void)
 {
-    if (hm_tls.state == THREAD_LIVE)
-        hm_tls.self = thread_is_traced() ? (struct hm_thread *)&hm_no_thread : hm_tls.record;
+    if (hm_tls.state != THREAD_LIVE)
+        return;
+    hm_tls.self = thread_is_traced() ? (struct hm_thread *)&hm_no_thread : hm_tls.record;
+    if (hm_tls.turn != hm_hot.stacks_turn)
+        sampler_turn(hm_tls.record);
 }
 
 /* ---- central state, locked ---- */

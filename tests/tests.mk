@@ -18,7 +18,7 @@ $(BUILD)/unit/%.t: tests/unit/%.c tests/unit/tap.h $(INSPECTOR_LIBRARY)
 $(BUILD)/unit/alloc_%.t: tests/unit/alloc_%.c tests/unit/tap.h $(BUILD)/libhimalloc.so
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) -fno-builtin -Iallocator -Itests -o $@ $< -L$(BUILD) -lhimalloc \
-		-Wl,-rpath,'$$ORIGIN/..' -pthread -ldl
+		-Wl,-rpath,'$$ORIGIN/..' -pthread -ldl -lm
 
 $(BUILD)/programs/%: tests/programs/%.c
 	@mkdir -p $(@D)
