@@ -185,6 +185,18 @@ static inline bool is_fencepost(const struct walk *w, const struct chunk *chunk)
     return bytes == 0 && chunk->address + PTMALLOC_HEADER_BYTES == w->limit;
 }
 
+/* Where the fenceposts from `at` on end: two of them; three, when of the old top 16 bytes were
+ * left, too few for a chunk. Pieces of the main arena end with a page. */
+static hi_addr fenceposts_end(struct ptmalloc *p, hi_addr at)
+{
+    uint64_t word;
+    hi_addr end = at + 2 * PTMALLOC_HEADER_BYTES;
+    if ((end + PTMALLOC_HEADER_BYTES) % p->page_bytes == 0 &&
+        evidence_cache_u64(p->cache, end + 8, &word) && chunk_bytes(word) == PTMALLOC_HEADER_BYTES)
+        end += PTMALLOC_HEADER_BYTES;
+    return end;
+}
+
 bool ptmalloc_chain_ends(struct ptmalloc *p, const struct ptmalloc_arena *arena, hi_addr chunk,
                          hi_addr limit, uint64_t *budget, hi_addr *end)
 {
@@ -206,8 +218,7 @@ bool ptmalloc_chain_ends(struct ptmalloc *p, const struct ptmalloc_arena *arena,
     *end = at;
     if (at == arena->top)
         return true;
-    /* two fenceposts, up to the end of a page */
-    return *budget && at != chunk && (at + 2 * PTMALLOC_HEADER_BYTES) % p->page_bytes == 0 &&
+    return *budget && at != chunk && fenceposts_end(p, at) % p->page_bytes == 0 &&
            evidence_cache_u64(p->cache, at + PTMALLOC_HEADER_BYTES + 8, &word) &&
            chunk_bytes(word) == PTMALLOC_HEADER_BYTES;
 }
@@ -403,7 +414,7 @@ static void walk_top(struct walk *w, const struct chunk *top)
 static void walk_fencepost(struct walk *w, hi_addr at)
 {
     w->region_end = at + 8; /* a chunk's user has the next one's first word */
-    w->end = at + 2 * PTMALLOC_HEADER_BYTES;
+    w->end = fenceposts_end(w->p, at);
     w->at_fencepost = true;
 }
 

@@ -20,7 +20,8 @@ import heaptest as t
 HEADER = 8       # of a chunk, that its user may not write
 TOP_HEADER = 16  # of a top: it has no next chunk whose prev_size its user could write
 THRESHOLD = "glibc.malloc.mmap_threshold=131072"
-# name, tunables, threads
+WIDE = "glibc.malloc.mmap_threshold=1000000"
+# name, tunables, threads, and arguments
 KINDS = [
     ("defaults", "", 3),
     ("fixed threshold", THRESHOLD, 3),
@@ -32,6 +33,10 @@ KINDS = [
     ("huge pages mapped", f"glibc.malloc.hugetlb=2:{THRESHOLD}", 2),
     ("mappings only", "glibc.malloc.mmap_threshold=0:glibc.malloc.mmap_max=1000000", 1),
     ("no mappings", "glibc.malloc.mmap_max=0", 2),
+    ("break blocked, 32 bytes left", WIDE, 1, 32),
+    ("break blocked, 48 bytes left", WIDE, 1, 48),
+    ("break blocked, 64 bytes left", WIDE, 1, 64),
+    ("break blocked, 1040 bytes left", WIDE, 1, 1040),
 ]
 
 
@@ -62,12 +67,12 @@ class Accounts:
         return found
 
 
-def start(tunables, threads, seed):
+def start(tunables, seed, arguments):
     environment = t.environment("ptmalloc")
     if tunables:
         environment["GLIBC_TUNABLES"] = tunables
     loader = os.environ.get("ACCOUNTS_LOADER", "").split()
-    process = t.start(loader + [t.PROGRAMS / "heap_accounts", seed, threads], env=environment,
+    process = t.start(loader + [t.PROGRAMS / "heap_accounts", seed, *arguments], env=environment,
                       stdout=subprocess.PIPE, text=True)
     lines = []
     for line in process.stdout:
@@ -139,11 +144,11 @@ def main():
     t.need_tools()
     seed = int(os.environ.get("ACCOUNTS_SEED", random.randrange(1 << 31)))
     t.diag(f"ACCOUNTS_SEED={seed}")
-    for name, tunables, threads in KINDS:
-        process, said = start(tunables, threads, seed)
+    for name, tunables, *arguments in KINDS:
+        process, said = start(tunables, seed, arguments)
         if t.ok(said, f"{name}: stands still"):
             compare(name, said, ["-p", str(process.pid)])
-            if name == "fixed threshold":
+            if name in ("fixed threshold", "break blocked, 48 bytes left"):
                 core = t.gcore(process.pid, t.folder())
                 if core:
                     compare(f"{name}, gcore", said, [core])

@@ -1,12 +1,13 @@
 /*
- * heap_accounts SEED THREADS: a heap with everything in it, at rest, and what the C library
+ * heap_accounts SEED THREADS [LEFT]: a heap with everything in it, at rest, and what the C library
  * itself says of it: prints mallinfo2() and malloc_info(), then "ready", and stands still. Another
  * allocator that is loaded is asked too: jemalloc's mallctl, gperftools' MallocExtension,
  * mimalloc's visits of each thread's heap ("NAME NUMBER", a line each).
  *
  * Every thread allocates and frees at random, keeps a part, leaves fast chunks and cached ones, and
- * waits. Thresholds are glibc's own or those of GLIBC_TUNABLES. Nothing is allocated after the
- * numbers were taken: stdout has a buffer of its own.
+ * waits. LEFT: the program break is blocked when the top has so many bytes left. Thresholds are
+ * glibc's own or those of GLIBC_TUNABLES. Nothing is allocated after the numbers were taken: stdout
+ * has a buffer of its own.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -19,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -161,6 +163,22 @@ static void *worker(void *number)
     return NULL;
 }
 
+/* 48 bytes leave 16 before the fenceposts: too few for a chunk. */
+static void break_blocked(size_t left)
+{
+    unsigned char *block = malloc(24);
+    size_t top = (size_t)((unsigned char *)sbrk(0) - (block + 16));
+    void *rest = malloc(top - left - 8);
+    unsigned char *end = sbrk(0);
+    void *wall =
+        mmap(end, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (rest != block + 32 || wall != end)
+        _exit(3);
+    slots[0][0] = block;
+    slots[0][1] = rest;
+    slots[0][2] = malloc(1000); /* on a mapping */
+}
+
 static void accounts_print(void)
 {
     struct mallinfo2 m = mallinfo2();
@@ -192,6 +210,8 @@ int main(int argc, char **argv)
         if (pthread_create(&thread, NULL, worker, (void *)i))
             return 1;
     }
+    if (argc > 3)
+        break_blocked(strtoul(argv[3], NULL, 10));
     churn(slots[0], seed * 1000);
     pthread_barrier_wait(&done);
     accounts_print();

@@ -2,7 +2,7 @@
  * The ptmalloc reader against a program that books every block it holds: stopped at random moments,
  * by symbols' absence or presence as this machine has it, and from cores.
  *
- *   ptmalloc_truth                      all modes, PTMALLOC_STOPS stops in all (200)
+ *   ptmalloc_truth                      all modes, PTMALLOC_STOPS stops in all (60)
  *   ptmalloc_truth STOPS COMMAND...     the program run by COMMAND (ld.so of another glibc, say)
  *
  * PTMALLOC_FOUND=relocation|pattern: that the roots are found so. PTMALLOC_REMOVE=FILE: unlinked
@@ -27,7 +27,7 @@ int main(int argc, char **argv)
                                    .found = getenv("PTMALLOC_FOUND"),
                                    .remove = getenv("PTMALLOC_REMOVE")};
     const char *stops_text = argc > 1 ? argv[1] : getenv("PTMALLOC_STOPS");
-    unsigned stops = stops_text ? (unsigned)strtoul(stops_text, NULL, 10) : 200;
+    unsigned stops = stops_text ? (unsigned)strtoul(stops_text, NULL, 10) : 60;
     const char *seed = getenv("PTMALLOC_SEED");
     random_state = seed ? strtoull(seed, NULL, 10) : (uint64_t)time(NULL) * 1000003 + getpid();
     /* or the threshold grows out of reach with the first mapped block freed */
