@@ -27,7 +27,7 @@ OPTIONS = {
     "chunks": ["--state=live", "--state=free", "--state=cached", "--min-size=", "--max-size=",
                "--arena="],
     "leaks": ["--interior=reachable", "--unaligned", "--tag-mask=", "--roots=+anon"],
-    "top": ["--by=size", "--by=arena", "--by=thread"],
+    "top": ["--by=stack", "--by=size", "--by=arena", "--by=thread"],
 }
 SCRIPTS = os.path.dirname(os.path.abspath(__file__))
 

@@ -100,11 +100,16 @@ def nothing_held(program):
 def started_by_gdb(program):
     """run, stop at a breakpoint, look with an expression of the program's own."""
     out, err = gdb(program, [PROGRAMS / "truth_chain"], f"set environment LD_PRELOAD {HIMALLOC}",
+                   "set environment HIMALLOC stacks:full",
                    "set startup-with-shell off", "break truth_stand", "run",
-                   "heap whatis truth_kept[0]", "up", "heap", "frame")
+                   "heap whatis truth_kept[0]", "up", "heap", "frame", "heap top --by=stack")
     like(out, r": 0 bytes into a live block", "under gdb from the start: an expression")
     like(out, r"^ +live +[\d,]+ blocks", "under gdb from the start: heap")
     like(out, r"^#1 .*truth_ready", "the selected frame is still the same")
+    like(out, r"^  allocated by\n        #0 truth_malloc truth\.h:\d+ \(truth_chain\)$",
+         "under gdb: who allocated it")
+    like(out, r"^        #0 truth_malloc truth\.h:\d+ \(truth_chain\)\n        #1 truth_chain truth\.h:\d+ ",
+         "under gdb: heap top --by=stack")
     del err
 
 
