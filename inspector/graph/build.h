@@ -36,6 +36,7 @@ struct build_worker {
     uint32_t *results; /* one a kept word of the window */
     uint32_t *group;   /* edges of the group at hand */
     size_t group_count;
+    hi_addr group_end; /* start of its last block */
     struct build_block *list;
     size_t list_count;
     uint32_t most_kept; /* by one block of the list */

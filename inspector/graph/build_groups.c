@@ -195,7 +195,9 @@ static bool regions_take(struct build *build, struct build_worker *w, hi_block b
             return true;
         const struct region *region = cursor.region;
         hi_block stop = region->base + region->count < end ? region->base + region->count : end;
-        if (build_slab_fits(build, region)) {
+        bool slab = build_slab_fits(build, region);
+        w->window.ahead = slab ? w->group_end : 0;
+        if (slab) {
             build_slab(build, w, region, block, stop);
         } else if (!blocks_take(build, w, &cursor, stop)) {
             return false;
@@ -234,6 +236,7 @@ void build_groups(void *context, int number)
         hi_block first = (hi_block)(group * BUILD_GROUP);
         hi_block end = count - first < BUILD_GROUP ? count : first + BUILD_GROUP;
         w->group_count = w->list_count = 0;
+        w->group_end = blocks_address(build->graph->blocks, end - 1);
         if (!regions_take(build, w, first, end) || !group_store(build, w, first, end))
             __atomic_store_n(&build->no_memory, true, __ATOMIC_RELAXED);
     }

@@ -100,6 +100,7 @@ static void parts_do(struct build *build, struct build_worker *w, const build_ex
     const struct build_extent *last = extents->count ? &extents->items[extents->count - 1] : NULL;
     uint64_t parts = last ? last->parts + (last->end - last->start - 1) / BUILD_PART_BYTES + 1 : 0,
              part;
+    w->window.ahead = 0;
     while ((part = __atomic_fetch_add(&build->next, 1, __ATOMIC_RELAXED)) < parts) {
         struct hi_range range;
         if (build_ended(build, phase, part, parts))

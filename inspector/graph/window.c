@@ -52,7 +52,7 @@ static void blank_holes(struct window *window, hi_addr start, hi_addr end)
          i++) {
         hi_addr low = holes->items[i].start > start ? holes->items[i].start : start;
         hi_addr high = holes->items[i].end < end ? holes->items[i].end : end;
-        memset(window->buffer + (low - start), 0, high - low);
+        memset(window->buffer + (low - window->near.start), 0, high - low);
     }
 }
 
@@ -71,8 +71,9 @@ static void unread_add(struct window *window, hi_addr start, hi_addr end)
         *range = (struct hi_range){start, end};
 }
 
-/* Fill the buffer with [start, end); false: nothing of it has content. */
-static bool read_content(struct window *window, hi_addr start, hi_addr end)
+/* Fill the buffer with [start, end); false: nothing of it has content. What should be there and
+ * can't be read is noted; or, where `whole` is given, the end of it: *whole becomes false. */
+static bool read_content(struct window *window, hi_addr start, hi_addr end, bool *whole)
 {
     struct hi_range range;
     hi_addr at = start;
@@ -86,6 +87,8 @@ static bool read_content(struct window *window, hi_addr start, hi_addr end)
         size_t got = target_read_some(window->target, range.start, to, bytes);
         got = got < bytes ? got : bytes;
         memset(to + got, 0, bytes - got);
+        if (got < bytes && whole)
+            return *whole = false;
         if (got < bytes)
             unread_add(window, range.start + got, range.end);
         any |= got > 0;
@@ -95,6 +98,22 @@ static bool read_content(struct window *window, hi_addr start, hi_addr end)
     return any;
 }
 
+/* The same, with as much behind it as may be read, if all of that can be read. */
+static const uint8_t *read_near(struct window *window, hi_addr start, hi_addr end)
+{
+    hi_addr until = start + WINDOW_BYTES;
+    if (start >= window->near.start && end <= window->near.end)
+        return window->buffer + (start - window->near.start);
+    until = window->ahead < until ? window->ahead : until;
+    bool whole = until > end, any = whole && read_content(window, start, until, &whole);
+    window->near = (struct hi_range){start, until};
+    if (!whole) {
+        any = read_content(window, start, end, NULL);
+        window->near.end = end;
+    }
+    return any ? window->buffer : NULL;
+}
+
 static const void *window_memory(struct window *window, hi_addr start, hi_addr end)
 {
     size_t bytes = 0;
@@ -102,12 +121,12 @@ static const void *window_memory(struct window *window, hi_addr start, hi_addr e
         const void *view = target_view(window->target, start, &bytes);
         if (view && bytes >= end - start)
             return view;
-        return read_content(window, start, end) ? window->buffer : NULL;
+        return read_near(window, start, end);
     }
-    if (!read_content(window, start, end))
-        return NULL;
-    blank_holes(window, start, end);
-    return window->buffer;
+    const uint8_t *memory = read_near(window, start, end);
+    if (memory)
+        blank_holes(window, start, end);
+    return memory;
 }
 
 void window_open(struct window *window, hi_addr start, hi_addr end)

