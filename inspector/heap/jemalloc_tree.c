@@ -174,12 +174,26 @@ static bool tree_judge(void *context, const struct page_tree_shape *shape, uint6
            sample.right[sample.best] * 10 >= sample.asked * 9;
 }
 
+/* What hangs off one slot of the root may be large blocks only: all of the tree has a vote. */
+static enum hi_code layout_choose(struct jemalloc *heap, const struct heap_context *context,
+                                  struct hi_err *err)
+{
+    struct sample sample = {.context = context, .heap = heap, .shape = heap->tree.shape};
+    enum hi_code code = page_tree_walk(&heap->tree, context, NULL, sample_entry, &sample, err);
+    if (sample.right[sample.best])
+        heap->extent = &jemalloc_extents[sample.best];
+    return code == HI_NO_MEMORY ? code : HI_OK; /* what is wrong with the tree, walk() will tell */
+}
+
 enum hi_code jemalloc_tree_find(struct jemalloc *heap, const struct heap_context *context,
                                 struct hi_err *err)
 {
     struct sample sample = {.context = context, .heap = heap};
-    return page_tree_find(&heap->tree, context, jemalloc_trees, jemalloc_tree_count, tree_judge,
-                          &sample, err);
+    enum hi_code code = page_tree_find(&heap->tree, context, jemalloc_trees, jemalloc_tree_count,
+                                       tree_judge, &sample, err);
+    if (code == HI_OK)
+        code = layout_choose(heap, context, err);
+    return code;
 }
 
 /* -- collecting ----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ enum {
     READ_BYTES = 256 * 1024,
     SAMPLE_BYTES = 4096, /* a judge is asked often and mostly says no at once */
     LEVELS_MAX = 3,
+    ROOT_ALIGN = 4096,
     SLOTS_AROUND = 16, /* of a root that are looked at on either side */
 };
 
@@ -219,6 +220,8 @@ struct search {
     struct hi_range segment;
     size_t key_count;
     uint64_t keys[KEYS_MAX]; /* root slots under which anonymous memory would be filed, rising */
+    hi_addr read_start;      /* what of the segment is in buffer */
+    size_t read_bytes;
     unsigned char buffer[READ_BYTES];
 };
 
@@ -241,36 +244,65 @@ static void keys_collect(struct search *search, unsigned shift)
 }
 
 /* The slots of a root are 0 or point to anonymous memory. Words of another kind mostly have
- * neighbours that do neither, and one read tells: how many on either side could be slots. */
+ * neighbours that do neither: how many on either side could be slots. */
 struct neighbours {
     uint64_t before, after;
+    uint64_t words[2 * SLOTS_AROUND + 1];
+    bool known;
 };
 
 static struct neighbours look_around(struct search *search, hi_addr place)
 {
-    uint64_t words[2 * SLOTS_AROUND + 1];
     struct target *target = search->context->target;
+    struct neighbours found = {.before = SLOTS_AROUND, .after = SLOTS_AROUND};
     hi_addr from = place - SLOTS_AROUND * 8;
-    struct neighbours found = {SLOTS_AROUND, SLOTS_AROUND};
-    if (place - search->segment.start < SLOTS_AROUND * 8 ||
-        target_read_some(target, from, words, sizeof words) != sizeof words)
+    uint64_t *words = found.words;
+    if (place - search->segment.start < SLOTS_AROUND * 8)
         return found; /* at the edge: the judge will tell */
+    if (from >= search->read_start &&
+        from - search->read_start + sizeof found.words <= search->read_bytes)
+        memcpy(words, search->buffer + (from - search->read_start), sizeof found.words);
+    else if (target_read_some(target, from, words, sizeof found.words) != sizeof found.words)
+        return found;
+    found.known = true;
     for (unsigned i = SLOTS_AROUND; i-- > 0;) {
         const uint64_t before = words[i], after = words[2 * SLOTS_AROUND - i];
-        if (before && !page_tree_is_anonymous(target, before) && found.before == SLOTS_AROUND)
+        if (before && found.before == SLOTS_AROUND && !page_tree_is_anonymous(target, before))
             found.before = SLOTS_AROUND - 1 - i;
-        if (after && !page_tree_is_anonymous(target, after) && found.after == SLOTS_AROUND)
+        if (after && found.after == SLOTS_AROUND && !page_tree_is_anonymous(target, after))
             found.after = SLOTS_AROUND - 1 - i;
     }
     return found;
 }
 
-/* Slot `key` of a root of `slots`: are its neighbours slots, as far as the root reaches? */
-static bool fits_in_root(const struct neighbours *around, uint64_t key, uint64_t slots)
+static bool is_key(const struct search *search, uint64_t key)
 {
+    size_t low = 0, high = search->key_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (search->keys[middle] < key)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < search->key_count && search->keys[low] == key;
+}
+
+/* Slot `key` of a root of `slots`: are its neighbours slots, as far as the root reaches? And are
+ * they 0 where nothing is mapped? (Some may be left of memory that was given back.) */
+static bool fits_in_root(const struct search *search, const struct neighbours *around, uint64_t key,
+                         uint64_t slots)
+{
+    enum { LEFT_BEHIND = 2 };
     uint64_t before = key < SLOTS_AROUND ? key : SLOTS_AROUND;
     uint64_t after = slots - 1 - key < SLOTS_AROUND ? slots - 1 - key : SLOTS_AROUND;
-    return around->before >= before && around->after >= after;
+    unsigned right = 0, wrong = 0;
+    for (uint64_t i = SLOTS_AROUND - before; around->known && i <= SLOTS_AROUND + after; i++) {
+        bool in_use = around->words[i] != 0, may_be = is_key(search, key + i - SLOTS_AROUND);
+        right += in_use && may_be;
+        wrong += in_use && !may_be;
+    }
+    return around->before >= before && around->after >= after && wrong <= right + LEFT_BEHIND;
 }
 
 static bool word_is_slot(struct search *search, hi_addr place, uint64_t word)
@@ -284,7 +316,7 @@ static bool word_is_slot(struct search *search, hi_addr place, uint64_t word)
         uint64_t back = 8 * search->keys[i];
         if (back > place - search->segment.start ||
             place - back + root_bytes > search->segment.end ||
-            !fits_in_root(&around, search->keys[i], slots))
+            !fits_in_root(search, &around, search->keys[i], slots))
             continue;
         if (search->judge(search->judge_context, shape, search->keys[i], word)) {
             search->tree->root = place - back;
@@ -298,6 +330,8 @@ static bool word_is_slot(struct search *search, hi_addr place, uint64_t word)
 static bool word_is_root(struct search *search, uint64_t word)
 {
     const struct page_tree_shape *shape = search->tree->shape;
+    if (word % ROOT_ALIGN) /* it has pages of its own */
+        return false;
     for (size_t i = 0; i < search->key_count; i++) {
         uint64_t table;
         if (target_read_u64(search->context->target, word + 8 * search->keys[i], &table, NULL) !=
@@ -323,6 +357,8 @@ static bool segment_search(struct search *search)
         at = range.start;
         size_t wanted = range.end - at > READ_BYTES ? READ_BYTES : (size_t)(range.end - at);
         size_t got = target_read_some(target, at, search->buffer, wanted);
+        search->read_start = at;
+        search->read_bytes = got;
         for (size_t i = 0; i + 8 <= got; i += 8) {
             uint64_t word = word_at(search->buffer + i);
             if (word >= 4096 && (word & 7) == 0 && page_tree_is_anonymous(target, word) &&

@@ -14,9 +14,10 @@
 #include "heap/heap.h"
 #include "heap/tcmalloc_layout.h"
 
-struct tcmalloc_sample { /* a sampled block and what was asked for */
+struct tcmalloc_sample { /* a sampled block, what was asked for, and by whom */
     hi_addr block;
     uint64_t requested;
+    size_t first_frame, frame_count; /* in frames */
 };
 
 #define TCMALLOC_NO_THREAD SIZE_MAX
@@ -33,8 +34,9 @@ struct tcmalloc {
     size_t classes_module; /* whose data they were looked for in, plus 1 */
     hi_addr central;       /* CentralFreeList of class 0 */
     uint64_t central_stride;
-    VECTOR(struct tcmalloc_cache) caches; /* ThreadCache records */
-    VECTOR(struct tcmalloc_sample) samples;
+    VECTOR(struct tcmalloc_cache) caches;   /* ThreadCache records */
+    VECTOR(struct tcmalloc_sample) samples; /* by block */
+    VECTOR(hi_addr) frames;
 };
 
 /* -- tcmalloc_find.c ----------------------------------------------------------------------------

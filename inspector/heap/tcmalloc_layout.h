@@ -25,6 +25,11 @@ enum {
     TCMALLOC_LOCATION_MASK = 3,
     TCMALLOC_SAMPLE_BIT = 4,
 
+    /* common.h: StackTrace */
+    TCMALLOC_TRACE_DEPTH = 8, /* words; the size asked for is before it */
+    TCMALLOC_TRACE_FRAMES = 16,
+    TCMALLOC_TRACE_FRAMES_MOST = 31,
+
     /* common.h: SizeMap.class_to_size_, int32 each, to kMaxSize */
     TCMALLOC_CLASSES_MAX = 128,
     TCMALLOC_CLASSES_MIN = 40,

@@ -14,7 +14,8 @@
  * objects that were seen are free.
  *
  * A sampled block (sample bit) has a span of its own whose list pointer leads to a StackTrace: its
- * first word is the size that was asked for.
+ * first word is the size that was asked for, and then come the return addresses of who asked,
+ * innermost first. Both are kept by the walk, since a live target is gone when somebody asks.
  */
 #include "heap/tcmalloc.h"
 
@@ -29,6 +30,7 @@ static void tcmalloc_close(void *state)
     VECTOR_FREE(&heap->tables.items);
     VECTOR_FREE(&heap->caches);
     VECTOR_FREE(&heap->samples);
+    VECTOR_FREE(&heap->frames);
     free(heap);
 }
 
@@ -83,7 +85,7 @@ struct walk {
     struct heap_sink *sink;
     uint32_t arena;
     uint64_t slabs, slabs_right;
-    uint64_t system_bytes;
+    uint64_t system_bytes, with_stack;
     unsigned char *memory; /* of one slab */
     size_t memory_bytes;
     uint64_t *live;
@@ -155,6 +157,29 @@ static bool slab_push(struct walk *walk, const struct span *span, struct region 
     return sink_region(walk->sink, region, live);
 }
 
+/* The frames of a trace, as far as they are addresses of code. */
+static bool frames_keep(struct walk *walk, hi_addr trace, struct tcmalloc_sample *sample)
+{
+    struct target *target = walk->context->target;
+    uint64_t depth, words[TCMALLOC_TRACE_FRAMES_MOST];
+    sample->first_frame = walk->heap->frames.count;
+    if (target_read_u64(target, trace + TCMALLOC_TRACE_DEPTH, &depth, NULL) != HI_OK ||
+        depth > TCMALLOC_TRACE_FRAMES_MOST ||
+        target_read(target, trace + TCMALLOC_TRACE_FRAMES, words, depth * 8, NULL) != HI_OK)
+        return true;
+    for (size_t i = 0; i < depth; i++) {
+        const struct mapping *mapping = target_mapping_at(target, words[i]);
+        if (!mapping || !(mapping->protection & MAPPING_EXECUTE))
+            break;
+        hi_addr *frame = VECTOR_PUSH(&walk->heap->frames);
+        if (!frame)
+            return false;
+        *frame = words[i];
+        sample->frame_count++;
+    }
+    return true;
+}
+
 static bool sample_keep(struct walk *walk, const struct span *span)
 {
     uint64_t requested;
@@ -165,9 +190,10 @@ static bool sample_keep(struct walk *walk, const struct span *span)
         return true;
     struct tcmalloc_sample *sample = VECTOR_PUSH(&walk->heap->samples);
     if (sample)
-        *sample = (struct tcmalloc_sample){span->memory.start, requested};
-    walk->out_of_memory = !sample;
-    return sample != NULL;
+        *sample = (struct tcmalloc_sample){.block = span->memory.start, .requested = requested};
+    walk->out_of_memory = !sample || !frames_keep(walk, span->objects, sample);
+    walk->with_stack += sample && sample->frame_count;
+    return !walk->out_of_memory;
 }
 
 static bool span_push(struct walk *walk, const struct span *span)
@@ -261,6 +287,12 @@ static bool records_claim(struct walk *walk)
                          heap->central + heap->class_count * heap->central_stride);
 }
 
+static int sample_order(const void *left, const void *right)
+{
+    const struct tcmalloc_sample *a = left, *b = right;
+    return a->block < b->block ? -1 : a->block > b->block;
+}
+
 static enum hi_code tcmalloc_walk(const struct heap_context *context, struct heap *heap,
                                   struct heap_sink *sink, struct hi_err *err)
 {
@@ -291,6 +323,11 @@ static enum hi_code tcmalloc_walk(const struct heap_context *context, struct hea
         record->tid_count++;
     }
     heap->system_bytes = walk.system_bytes;
+    heap->stacks = walk.with_stack ? HEAP_STACKS_SAMPLED : HEAP_STACKS_NONE;
+    heap->blocks_with_stack = walk.with_stack;
+    if (walk.heap->samples.count)
+        qsort(walk.heap->samples.items, walk.heap->samples.count, sizeof *walk.heap->samples.items,
+              sample_order);
     /* a stopped thread may be between a span's list and its count */
     sink_check(sink, "slabs with refcount = objects out", walk.slabs, walk.slabs_right,
                walk.slabs - walk.slabs_right <= target_thread_count(context->target));
@@ -307,16 +344,34 @@ static enum hi_code tcmalloc_detail(const struct heap_context *context, struct h
                                     hi_addr block, struct heap_detail *detail, struct hi_err *err)
 {
     const struct tcmalloc *state = heap->state;
+    const struct tcmalloc_sample wanted = {.block = block}, *items = state->samples.items;
     (void)context;
     (void)err;
-    for (size_t i = 0; i < state->samples.count; i++) {
-        if (state->samples.items[i].block == block) {
-            detail->has_requested = true;
-            detail->requested = state->samples.items[i].requested;
-            return HI_OK;
-        }
-    }
-    return HI_NOT_FOUND;
+    const struct tcmalloc_sample *sample =
+        state->samples.count
+            ? bsearch(&wanted, items, state->samples.count, sizeof wanted, sample_order)
+            : NULL;
+    if (!sample)
+        return HI_NOT_FOUND;
+    detail->has_requested = detail->is_sampled = true;
+    detail->requested = sample->requested;
+    if (sample->frame_count)
+        detail->stack_id = (uint64_t)(sample - items) + 1;
+    return HI_OK;
+}
+
+static size_t tcmalloc_stack(const struct heap_context *context, struct heap *heap,
+                             uint64_t stack_id, struct heap_frame *frames, size_t most)
+{
+    const struct tcmalloc *state = heap->state;
+    (void)context;
+    if (stack_id == 0 || stack_id > state->samples.count)
+        return 0;
+    const struct tcmalloc_sample *sample = &state->samples.items[stack_id - 1];
+    size_t count = sample->frame_count < most ? sample->frame_count : most;
+    for (size_t i = 0; i < count; i++)
+        frames[i] = (struct heap_frame){.address = state->frames.items[sample->first_frame + i]};
+    return count;
 }
 
 const struct heap_reader tcmalloc_reader = {
@@ -325,5 +380,6 @@ const struct heap_reader tcmalloc_reader = {
     .walk = tcmalloc_walk,
     .overlay = tcmalloc_overlay,
     .detail = tcmalloc_detail,
+    .stack = tcmalloc_stack,
     .close = tcmalloc_close,
 };

@@ -205,7 +205,8 @@ static void say_stacks(const struct report *report, const struct heap *heap)
                    : heap->stacks == HEAP_STACKS_NONE ? "  call stacks are not kept"
                    : heap->stacks == HEAP_STACKS_FULL ? "  call stacks of all allocations"
                                                       : "  call stacks of samples");
-    writer_bytes(w, "sample_bytes", shown && sampled ? ", one in {} on average" : "",
+    writer_bytes(w, "sample_bytes",
+                 shown && sampled && heap->sample_bytes ? ", one in {} on average" : "",
                  sampled ? heap->sample_bytes : 0);
     writer_number(w, "blocks", shown ? "; {} blocks have one" : "", heap->blocks_with_stack);
     writer_number(w, "lost", shown && heap->stacks_lost ? "; {} found no room" : "",

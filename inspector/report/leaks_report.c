@@ -149,7 +149,9 @@ static void say_sampled(const struct report *report, const struct leaks *leaks)
     bool missed = false;
     for (size_t i = 0; i < leaks->groups.count; i++) {
         const struct leak_group *group = &leaks->groups.items[i];
-        missed |= !group->stack_id && heaps->heaps[group->heap].stacks == HEAP_STACKS_SAMPLED;
+        const struct heap *heap = &heaps->heaps[group->heap];
+        missed |= !group->stack_id && heap->stacks == HEAP_STACKS_SAMPLED &&
+                  heap->found_by == FOUND_NATIVE;
     }
     if (missed)
         writer_text(report->writer,
