@@ -463,7 +463,7 @@ static void walk_straight(struct walk *w, struct chunk *chunk)
         return;
     end -= sizeof chunk->words;
     end = w->pause_at < end ? w->pause_at : end;
-    end = arena->top > at && arena->top < end ? arena->top : end;
+    end = arena->top >= at && arena->top < end ? arena->top : end;
     for (;;) {
         uint64_t bytes = chunk_bytes(size), next;
         if (at >= end || size & wrong || bytes < PTMALLOC_MIN_CHUNK_BYTES || bytes >= end - at)
