@@ -24,6 +24,7 @@
 
 #include "options.h"
 #include "pages.h"
+#include "pocket.h"
 #include "slab.h"
 #include "thread_cache.h"
 
@@ -41,8 +42,8 @@ static char *stack;
 /* One tick of age; false when there is nothing left to wait for. */
 static bool tick(uint32_t tid)
 {
-    bool stashed = stash_age(tid, false);
-    return span_age(tid, AGE_TICKS) || stashed;
+    bool stashed = stash_age(tid, false), kept = pocket_age(tid);
+    return span_age(tid, AGE_TICKS) || stashed || kept;
 }
 
 #if defined(__x86_64__)
@@ -99,9 +100,10 @@ static bool helper_start(void)
 }
 #endif
 
-static void helper_want(void)
+void background_want(void)
 {
-    if (hm_hot.root->helper_tid != 0 || __atomic_exchange_n(&starting, 1, __ATOMIC_ACQUIRE))
+    if (!options_background || refused || hm_hot.root->helper_tid != 0 ||
+        __atomic_exchange_n(&starting, 1, __ATOMIC_ACQUIRE))
         return;
     if (hm_hot.root->helper_tid == 0 && !helper_start())
         refused = 1;
@@ -116,7 +118,7 @@ void background_work(void)
     if (hm_hot.root->dirty_units <= BACKGROUND_FLOOR)
         return;
     if (options_background && !refused) {
-        helper_want();
+        background_want();
         return;
     }
     uint32_t now = pages_seconds();

@@ -6,6 +6,7 @@
 
 enum { BACKGROUND_FLOOR = (4 << 20) / UNIT_BYTES };
 
+void background_want(void);   /* makes the helper, where there is none */
 void background_work(void);   /* the slow half of background_settle */
 void background_forked(void); /* the child has no helper */
 

@@ -22,6 +22,7 @@
 #include "call_stack.h"
 #include "lock.h"
 #include "pages.h"
+#include "pocket.h"
 #include "slab.h"
 #include "stacks.h"
 #include "thread_cache.h"
@@ -65,8 +66,10 @@ static void fork_child(void)
         return;
     background_forked();
     lock_inherit(&root->registry_lock, old_tid, tid);
-    if (lock_inherit(&root->span_lock, old_tid, tid))
-        span_rebuild();
+    if (lock_inherit(&root->span_lock, old_tid, tid)) {
+        span_rebuild(hm_tls.record && hm_tls.record->pocket_open);
+        pocket_forget_all();
+    }
     if (centrals_inherit(old_tid, tid))
         slab_rebuild();
     hm_hot.fork_pending = root->thread_count > 1 && hm_tls.state != THREAD_BUSY;

@@ -69,7 +69,8 @@
  *               unit.requested_bytes as asked for, unit.usable_bytes what malloc_usable_size says
  *               (both of the head's record). Codes of the units behind the head are not needed for
  *               reading it: believe the head's record, cut at range.top_index. Units with
- *               code_large_rest that no head covers are free (growing, shrinking, or going).
+ *               code_large_rest that no head covers are free (growing, shrinking, going, or kept
+ *               by a thread for its next large block).
  *   big         a block in a mapping of its own. Live when big.address is not 0; then
  *               mapping_start, mapping_bytes, requested_bytes, usable_bytes, arena are true.
  *   arena       arena.kind: 0 gone (its record is reused later), 1 automatic, 2 named (by the
@@ -165,7 +166,9 @@
  *     full mode   begins: notes of all but sampled arenas = 0, then stack_table.mode; ends: mode,
  *                 then the notes. While they go, a stack may be seen without its size.
  *     new large   record complete, codes of the further units, then code of the head (live)
- *     free large  note of the head = 0, code of the head = free, then of the others
+ *     free large  note of the head = 0, code of the head = free, then of the others; or, into the
+ *                 thread's pocket: note = 0, code of the head = large_rest, the others stay, and no
+ *                 head covers them. Out of it: record complete, then code of the head (live)
  *     grow        codes of the new units, then usable_bytes, unit_count, requested_bytes
  *     shrink      requested_bytes, unit_count, usable_bytes, then codes of the units given up
  *     big         all other fields, then address (live); free: address = 0, then munmap
@@ -272,6 +275,7 @@ enum {
     HM_ARENA_CAPACITY = 256,
     HM_THREAD_CAPACITY = 65536,
     HM_BIG_CAPACITY = 16384,
+    HM_POCKET_ENTRIES = 8,
 };
 
 enum hm_arena_kind {
@@ -322,7 +326,9 @@ enum hm_remark_kind {
     /* end */
 
 /* From slots_used on the words of the mapping are not yet given to any bin. sampled_at: the bytes
- * that the block must have to be the sample when its bin's ticks overflow; 0: none will be. */
+ * that the block must have to be the sample when its bin's ticks overflow; 0: none will be.
+ * pocket_*: see pocket.c; no reader needs them. large_units: of blocks out of the pocket, less those
+ * that went in. */
 #define HM_THREAD_FIELDS(F, A, S)                                                                  \
     F(S, UINT, uint32_t, tid)                                                                      \
     F(S, UINT, uint32_t, arena)                                                                    \
@@ -332,7 +338,16 @@ enum hm_remark_kind {
     F(S, UINT, uint32_t, slow_count)                                                               \
     F(S, ADDRESS, uint64_t, hand)                                                                  \
     F(S, UINT, uint64_t, mapping_bytes)                                                            \
+    F(S, UINT, uint64_t, large_units)                                                              \
     A(S, RECORD, struct hm_bin, bins, HM_CLASS_SLOTS)                                              \
+    F(S, UINT, uint32_t, pocket_open)                                                              \
+    F(S, UINT, uint32_t, pocket_claim)                                                             \
+    F(S, UINT, uint32_t, pocket_count)                                                             \
+    F(S, UINT, uint32_t, pocket_held)                                                              \
+    F(S, UINT, uint32_t, pocket_uses)                                                              \
+    F(S, UINT, uint32_t, pocket_seen)                                                              \
+    A(S, UINT, uint64_t, pocket_start, HM_POCKET_ENTRIES)                                          \
+    A(S, UINT, uint32_t, pocket_length, HM_POCKET_ENTRIES)                                         \
     A(S, UINT, uint8_t, misses, HM_CLASS_SLOTS)                                                    \
     A(S, UINT, uint16_t, sampled_at, HM_CLASS_SLOTS)                                               \
     /* end */

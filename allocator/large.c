@@ -17,6 +17,7 @@
 #include "die.h"
 #include "lock.h"
 #include "pages.h"
+#include "pocket.h"
 #include "size_class.h"
 #include "slab.h"
 #include "thread_cache.h"
@@ -50,12 +51,13 @@ static struct hm_big *big_find(uintptr_t a)
 
 static void locate_large(struct hm_range *r, uint32_t unit, struct block_place *place)
 {
+    uint32_t place_unit = unit;
     const uint8_t *codes = range_codes(r);
     while (unit > 0 && codes[unit] == CODE_LARGE_REST)
         unit--;
-    if (codes[unit] != CODE_LARGE_HEAD)
-        return;
     const struct hm_unit *head = range_units(r) + unit;
+    if (codes[unit] != CODE_LARGE_HEAD || place_unit - unit >= head->unit_count)
+        return;
     place->state = BLOCK_LARGE;
     place->start = r->base + ((uint64_t)unit << UNIT_SHIFT);
     place->bytes = head->usable_bytes;
@@ -100,10 +102,9 @@ struct block_place block_locate(const void *p)
 
 /* ---- runs of units ---- */
 
-static void large_publish(const struct span *span, size_t bytes, uint32_t arena)
+static void large_describe(const struct span *span, size_t bytes, uint32_t arena)
 {
     struct hm_unit *head = range_units(span->range) + span->unit;
-    uint8_t *codes = range_codes(span->range) + span->unit;
     head->head = span->unit;
     head->unit_count = span->count;
     head->arena = (uint16_t)arena;
@@ -112,6 +113,12 @@ static void large_publish(const struct span *span, size_t bytes, uint32_t arena)
     head->requested_bytes = bytes;
     head->usable_bytes = round_up(bytes, PAGE_BYTES);
     STORE_ORDER();
+}
+
+static void large_publish(const struct span *span, size_t bytes, uint32_t arena)
+{
+    uint8_t *codes = range_codes(span->range) + span->unit;
+    large_describe(span, bytes, arena);
     if (span->count > 1)
         memset(codes + 1, CODE_LARGE_REST, span->count - 1);
     STORE_ORDER();
@@ -125,12 +132,72 @@ static void *span_start(const struct span *span)
     return (void *)(uintptr_t)(span->range->base + ((uint64_t)span->unit << UNIT_SHIFT));
 }
 
+/* Out of the thread's pocket, where all codes but the head's are right; NULL: it has none such. */
+static void *pocket_malloc(size_t bytes, uint32_t room, uint32_t arena)
+{
+    struct hm_thread *t = thread_record();
+    uint32_t units = units_for(bytes);
+    struct span span;
+    void *p = NULL;
+    if (!t || t->pocket_held < units || arena_at(arena)->kind != HM_ARENA_AUTOMATIC ||
+        !pocket_open(t))
+        return NULL;
+    if (pocket_take(t, units, units * room, &span)) {
+        large_describe(&span, bytes, arena);
+        t->large_units += units;
+        range_codes(span.range)[span.unit] = CODE_LARGE_HEAD;
+        p = span_start(&span);
+    }
+    pocket_close(t);
+    return p;
+}
+
+static bool pocket_free(struct hm_range *r, uint32_t unit)
+{
+    struct hm_thread *t = hm_tls.record;
+    struct hm_unit *head = range_units(r) + unit;
+    uint32_t count = head->unit_count, arena = head->arena;
+    if (!t || count > POCKET_LONGEST || arena_at(arena)->kind != HM_ARENA_AUTOMATIC ||
+        !pocket_open(t))
+        return false;
+    range_codes(r)[unit] = CODE_LARGE_REST;
+    STORE_ORDER();
+    bool put = pocket_put(t, r, unit, count);
+    if (put)
+        t->large_units -= count;
+    pocket_close(t);
+    if (!put && span_lock(thread_id())) {
+        arena_at(arena)->large_units -= count;
+        span_give(r, unit, count);
+        span_unlock();
+        background_settle();
+    }
+    return true;
+}
+
+static void span_free(struct hm_range *r, uint32_t unit)
+{
+    if (!span_lock(thread_id()))
+        return;
+    bool live = range_codes(r)[unit] == CODE_LARGE_HEAD;
+    if (live) {
+        const struct hm_unit *head = range_units(r) + unit;
+        arena_at(head->arena)->large_units -= head->unit_count;
+        span_give(r, unit, head->unit_count);
+    }
+    span_unlock();
+    if (UNLIKELY(!live))
+        die_bad_free((void *)(uintptr_t)(r->base + ((uint64_t)unit << UNIT_SHIFT)));
+    background_settle();
+}
+
 static void *span_malloc(size_t bytes, size_t alignment, uint32_t arena, bool *zero)
 {
     uint32_t align = alignment > UNIT_BYTES ? (uint32_t)(alignment >> UNIT_SHIFT) : 1;
     struct span span;
     if (!span_lock(thread_id()))
         return NULL;
+    pocket_empty();
     bool taken = span_take(units_for(bytes), align, &span);
     if (taken && ((span.range->base >> UNIT_SHIFT) & (align - 1))) {
         /* a later range that is aligned to less than the first one */
@@ -140,6 +207,7 @@ static void *span_malloc(size_t bytes, size_t alignment, uint32_t arena, bool *z
         large_publish(&span, bytes, arena);
     }
     span_unlock();
+    background_settle();
     if (!taken)
         return NULL;
     *zero = span.zero;
@@ -219,9 +287,14 @@ void large_release_bigs(uint32_t arena, uint32_t tid)
 void *large_malloc(size_t bytes, size_t alignment, uint32_t arena, bool *zero)
 {
     *zero = false;
+    bytes += bytes == 0;
+    if (LIKELY(bytes <= (size_t)POCKET_LONGEST << UNIT_SHIFT && alignment <= UNIT_BYTES)) {
+        void *own = pocket_malloc(bytes, 1, arena);
+        if (own)
+            return own;
+    }
     if (bytes > PTRDIFF_MAX - UNIT_BYTES || alignment > (size_t)1 << 46 || !root_start())
         return NULL;
-    bytes += bytes == 0;
     void *p = NULL;
     uintptr_t base_alignment = hm_hot.base & -hm_hot.base;
     if (bytes <= hm_hot.bytes / 4 && alignment <= base_alignment)
@@ -237,19 +310,32 @@ void *large_malloc_to_grow(size_t bytes, uint32_t arena)
 {
     struct span span;
     bool zero;
+    void *p = bytes <= hm_hot.bytes / 4 ? pocket_malloc(bytes, GROWTH_ROOM, arena) : NULL;
+    if (p)
+        return p;
     if (bytes > hm_hot.bytes / 4 || !span_lock(thread_id()))
         return large_malloc(bytes, 16, arena, &zero);
+    pocket_empty();
     bool taken = span_take_to_grow(units_for(bytes), &span);
     if (taken)
         large_publish(&span, bytes, arena);
     span_unlock();
+    background_settle();
     return taken ? span_start(&span) : large_malloc(bytes, 16, arena, &zero);
+}
+
+bool large_free_own(const void *p)
+{
+    uint64_t offset = (uintptr_t)p - hm_hot.base;
+    uint32_t unit = (uint32_t)(offset >> UNIT_SHIFT);
+    return offset < hm_hot.bytes && offset % UNIT_BYTES == 0 &&
+           hm_hot.codes[unit] == CODE_LARGE_HEAD && range_at(0)->notes == 0 &&
+           hm_hot.root->remark_count == 0 && pocket_free(range_at(0), unit);
 }
 
 void large_free(void *p)
 {
     struct block_place place = block_locate(p);
-    uint32_t tid = thread_id();
     if (UNLIKELY(place.start != (uintptr_t)p ||
                  (place.state != BLOCK_LARGE && place.state != BLOCK_BIG))) {
         die_bad_free(p);
@@ -261,18 +347,8 @@ void large_free(void *p)
     }
     struct hm_range *r = range_find(p);
     uint32_t unit = (uint32_t)(((uintptr_t)p - r->base) >> UNIT_SHIFT);
-    if (!span_lock(tid))
-        return;
-    bool live = range_codes(r)[unit] == CODE_LARGE_HEAD;
-    if (live) {
-        uint32_t count = range_units(r)[unit].unit_count;
-        arena_at(place.arena)->large_units -= count;
-        span_give(r, unit, count);
-    }
-    span_unlock();
-    if (UNLIKELY(!live))
-        die_bad_free(p);
-    background_settle();
+    if (!pocket_free(r, unit))
+        span_free(r, unit);
 }
 
 /* ---- resizing ---- */
@@ -297,11 +373,23 @@ static void large_shrink(struct hm_range *r, struct hm_unit *head, uint32_t unit
     span_give(r, unit + units, had - units);
 }
 
+static bool pocket_grow(struct hm_range *r, uint32_t end, uint32_t extra)
+{
+    struct hm_thread *t = hm_tls.record;
+    if (!t || !pocket_open(t))
+        return false;
+    bool taken = pocket_extend(t, r, end, extra);
+    if (taken)
+        t->large_units += extra;
+    pocket_close(t);
+    return taken;
+}
+
 static bool large_grow(struct hm_range *r, struct hm_unit *head, uint32_t units, size_t bytes)
 {
     uint32_t unit = head->head, had = head->unit_count;
-    bool zero;
-    if (!span_extend(r, unit + had, units - had, &zero))
+    bool zero, own = pocket_grow(r, unit + had, units - had);
+    if (!own && !span_extend(r, unit + had, units - had, &zero))
         return false;
     memset(range_codes(r) + unit + had, CODE_LARGE_REST, units - had);
     STORE_ORDER();
@@ -309,7 +397,8 @@ static bool large_grow(struct hm_range *r, struct hm_unit *head, uint32_t units,
     head->unit_count = units;
     STORE_ORDER();
     head->requested_bytes = bytes;
-    arena_at(head->arena)->large_units += units - had;
+    if (!own)
+        arena_at(head->arena)->large_units += units - had;
     return true;
 }
 

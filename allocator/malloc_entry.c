@@ -242,7 +242,7 @@ static NOINLINE void free_traced(void *p)
 /* Everything that is not a push: other threads' wrongs, other kinds of blocks, full bins. */
 NOINLINE void entry_free_slow(void *p)
 {
-    if (!p)
+    if (!p || large_free_own(p))
         return;
     if (UNLIKELY(hm_hot.tracing))
         return free_traced(p);

@@ -3,6 +3,7 @@
 #include "pages.h"
 
 #include <linux/futex.h>
+#include <linux/membarrier.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -72,6 +73,18 @@ bool pages_commit(void *start, size_t bytes)
     pages_syscall(SYS_madvise, (long)start, (long)bytes, MADV_DODUMP, 0, 0, 0);
     return pages_syscall(SYS_mprotect, (long)start, (long)bytes, PROT_READ | PROT_WRITE, 0, 0, 0) ==
            0;
+}
+
+static bool membarrier(int command)
+{
+    return pages_syscall(SYS_membarrier, command, 0, 0, 0, 0, 0) == 0;
+}
+
+bool pages_barrier(void)
+{
+    return membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) ||
+           (membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) &&
+            membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED));
 }
 
 void pages_unmap(void *start, size_t bytes)

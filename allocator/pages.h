@@ -12,6 +12,8 @@ long pages_syscall(long number, long a, long b, long c, long d, long e, long f);
 void *pages_reserve(size_t bytes);            /* address space without access; NULL if refused */
 void *pages_map(size_t bytes);                /* readable and writable, zero */
 bool pages_commit(void *start, size_t bytes); /* reserved -> readable and writable */
+/* All threads of the process have passed a full barrier since the call; false: not to be had. */
+bool pages_barrier(void);
 void pages_unmap(void *start, size_t bytes);
 bool pages_discard(void *start, size_t bytes); /* contents gone, reads as zero */
 void pages_prefer_huge(void *start, size_t bytes);

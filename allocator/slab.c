@@ -18,6 +18,7 @@
  */
 #include "slab.h"
 
+#include "pocket.h"
 #include "size_class.h"
 
 #include <string.h>
@@ -144,6 +145,7 @@ static struct hm_unit *slab_make(uint32_t arena, uint32_t class_index, uint32_t 
     struct span span;
     if (!span_lock(tid))
         return NULL;
+    pocket_empty();
     bool taken = span_take(units, units, &span);
     if (taken)
         slab_publish(&span, arena, class_index);

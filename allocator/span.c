@@ -41,7 +41,6 @@ enum {
     FLOOR_LEAST = SPAN_DIRTY_LEAST,
     FLOOR_MOST = (32 << 20) / UNIT_BYTES,
     HUGE_FROM = (32 << 20) / UNIT_BYTES,
-    GROWTH_ROOM = 4, /* times its length: what a block that grows wants to lie in */
     HUGE_MOST = (2 << 20) / UNIT_BYTES, /* longer runs may be touched here and there only */
 };
 
@@ -289,7 +288,7 @@ bool span_take_to_grow(uint32_t count, struct span *span)
     uint64_t longest = longest_run();
     if (longest && span_referred(longest)->unit_count / GROWTH_ROOM >= count)
         return take_from_run(longest, count, 1, span);
-    return (count > 1 && take_any_virgin(count, 1, span)) || span_take(count, 1, span);
+    return span_take(count, 1, span);
 }
 
 bool span_extend(struct hm_range *r, uint32_t end, uint32_t extra, bool *zero)
@@ -346,8 +345,8 @@ void span_note_zero(struct hm_range *r, uint32_t unit, uint32_t count)
 }
 
 /* Codes that a thread which did not come along left behind (section 5 of the format): units of a
- * block or slab whose first unit was not yet, or is no longer, theirs. */
-static void codes_settle(struct hm_range *r)
+ * block or slab whose first unit was not yet, or is no longer, theirs; and units of pockets. */
+static void codes_settle(struct hm_range *r, bool in_hand)
 {
     uint8_t *codes = range_codes(r);
     const struct hm_unit *units = range_units(r);
@@ -355,17 +354,18 @@ static void codes_settle(struct hm_range *r)
     for (uint64_t u = 0; u < r->top_index; u++) {
         if (codes[u] == CODE_LARGE_HEAD)
             covered = u + units[u].unit_count;
-        else if (codes[u] == CODE_PURGING || (codes[u] == CODE_LARGE_REST && u >= covered))
+        else if (codes[u] == CODE_PURGING ||
+                 (codes[u] == CODE_LARGE_REST && u >= covered && !in_hand))
             codes[u] = CODE_FREE;
         else if (codes[u] < CODE_LARGE_HEAD && codes[units[u].head] != codes[u])
             codes[u] = CODE_FREE;
     }
 }
 
-static void range_rebuild(struct hm_range *r)
+static void range_rebuild(struct hm_range *r, bool in_hand)
 {
     uint8_t *codes = range_codes(r);
-    codes_settle(r);
+    codes_settle(r, in_hand);
     for (uint32_t u = 0; u < r->top_index;) {
         uint32_t end = u;
         while (end < r->top_index && codes[end] == CODE_FREE)
@@ -380,14 +380,14 @@ static void range_rebuild(struct hm_range *r)
     }
 }
 
-void span_rebuild(void)
+void span_rebuild(bool in_hand)
 {
     memset(bin_first, 0, sizeof(bin_first));
     memset(bin_filled, 0, sizeof(bin_filled));
     hm_hot.root->free_units = 0;
     hm_hot.root->dirty_units = 0;
     for (uint32_t i = 0; i < hm_hot.root->range_count; i++)
-        range_rebuild(range_at(i));
+        range_rebuild(range_at(i), in_hand);
 }
 
 /* ---- pages back to the system ---- */

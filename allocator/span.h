@@ -5,7 +5,10 @@
 
 #include "state.h"
 
-enum { SPAN_DIRTY_LEAST = (1 << 20) / UNIT_BYTES }; /* dirty units that never matter */
+enum {
+    SPAN_DIRTY_LEAST = (1 << 20) / UNIT_BYTES, /* dirty units that never matter */
+    GROWTH_ROOM = 4, /* times its length: what a block that grows wants to lie in */
+};
 
 struct span {
     struct hm_range *range;
@@ -40,8 +43,9 @@ void span_give(struct hm_range *r, uint32_t unit, uint32_t count);
 bool span_extend(struct hm_range *r, uint32_t end, uint32_t extra, bool *zero);
 /* The pages of free units behind `unit` are known to be zero (they were moved away). */
 void span_note_zero(struct hm_range *r, uint32_t unit, uint32_t count);
-/* In a forked child whose parent had a thread inside: lists anew, from the class map alone. */
-void span_rebuild(void);
+/* In a forked child whose parent had a thread inside: lists anew, from the class map alone. With
+ * `in_hand` the calling thread was interrupted with units in its hands: those stay out. */
+void span_rebuild(bool in_hand);
 
 /* Without the lock: gives pages back until dirty memory is within its budget (or gone: all). */
 bool span_over_budget(void);

@@ -32,6 +32,7 @@
 #include "die.h"
 #include "lock.h"
 #include "pages.h"
+#include "pocket.h"
 #include "remark.h"
 #include "sampler.h"
 #include "size_class.h"
@@ -112,11 +113,6 @@ static void table_add(struct hm_thread *t)
     __atomic_store_n(&root->thread_count, t->index + 1, __ATOMIC_RELEASE);
 }
 
-static struct hm_thread *thread_at(uint32_t index)
-{
-    return (struct hm_thread *)((uint64_t *)(uintptr_t)hm_hot.root->threads)[index];
-}
-
 void thread_cache_start(char *memory, uint32_t *spare)
 {
     spare_threads = spare;
@@ -194,6 +190,13 @@ static bool thread_join_heap(void)
     hm_tls.record = t;
     hm_tls.state = THREAD_LIVE;
     return true;
+}
+
+struct hm_thread *thread_record_new(void)
+{
+    if (root_start() && !hm_hot.fork_pending)
+        thread_join_heap();
+    return hm_tls.record;
 }
 
 /* The record, for this slow path alone; NULL: do without. Pairs with thread_leave. */
@@ -386,6 +389,7 @@ void *thread_cache_malloc(uint32_t class_index, const struct block_note *note)
     void *p = bin->window.head == bin->window.empty ? bin_fill(t, class_index, note)
                                                     : bin_pop(t, class_index, note);
     thread_leave();
+    background_settle(); /* a new slab empties the pocket */
     return p;
 }
 
@@ -604,12 +608,14 @@ void thread_cache_flush(bool end)
     if (!t)
         return;
     bins_flush(t);
+    pocket_return(t, hm_tls.tid);
     if (!end) {
         thread_leave();
         return;
     }
     hm_tls.state = THREAD_NONE;
     hm_tls.record = NULL;
+    pocket_return(t, hm_tls.tid);
     record_give(t, hm_tls.tid);
     call_stack_thread_end();
 }
@@ -689,6 +695,8 @@ bool stash_age(uint32_t tid, bool all)
 static void record_recover(struct hm_thread *t)
 {
     const uint64_t *slots = thread_slots(t);
+    pocket_return(t, thread_id());
+    t->pocket_open = t->pocket_claim = t->pocket_count = t->pocket_held = 0;
     if (t->hand)
         slab_recover((void *)(uintptr_t)t->hand);
     for (uint32_t c = 1; c <= CLASS_COUNT; c++) {

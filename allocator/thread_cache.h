@@ -42,11 +42,22 @@ static inline uint64_t *thread_slots(struct hm_thread *t)
     return (uint64_t *)t;
 }
 
+static inline struct hm_thread *thread_at(uint32_t index)
+{
+    return (struct hm_thread *)((uint64_t *)(uintptr_t)hm_hot.root->threads)[index];
+}
+
 /* Record 0 and the list of spare ones, in the root area. */
 void thread_cache_start(char *memory, uint32_t *spare);
 uint32_t thread_id(void);
 /* After a change of what thread_is_traced says: on this thread from now on. */
 void thread_cache_look(void);
+/* The calling thread's record; NULL: it has none, or ended. */
+struct hm_thread *thread_record_new(void);
+static inline struct hm_thread *thread_record(void)
+{
+    return UNLIKELY(hm_tls.state == THREAD_NEW) ? thread_record_new() : hm_tls.record;
+}
 
 /* Does this thread go without the fast path? */
 static inline bool thread_is_traced(void)

@@ -150,6 +150,7 @@ static bool overlay_thread(struct overlay *overlay, hi_addr address, void *recor
     uint64_t slots = schema_number(schema, F_THREAD_mapping_bytes, record) / 8;
     hi_addr hand = schema_number(schema, F_THREAD_hand, record);
     overlay->caches += tid != 0;
+    overlay->heap->thread_large_units += schema_number(schema, F_THREAD_large_units, record);
     overlay->orphans += tid != 0 && !thread_is_known(overlay->target, tid);
     if (hand != 0 && !overlay_block(overlay, hand, address, 0))
         return false;
@@ -240,7 +241,7 @@ enum hi_code himalloc_account(const struct heap_context *context, struct heap *h
 {
     (void)context, (void)err;
     const struct himalloc *own = heap->state;
-    uint64_t slabs = 0, walked_slabs = 0, large = 0, walked_large = 0;
+    uint64_t slabs = 0, walked_slabs = 0, large = own->thread_large_units, walked_large = 0;
     bool busy = own->busy;
     if (!own->active)
         return HI_OK;

@@ -100,7 +100,8 @@ struct himalloc {
     VECTOR(hi_addr) thread_addresses;
     VECTOR(struct himalloc_sized) sized;
     uint64_t walked_slabs, walked_free, said_free; /* blocks free in slabs: bitmap, free_count */
-    uint64_t damaged;                              /* slabs and large blocks */
+    uint64_t thread_large_units; /* of large blocks by way of pockets, less those put back */
+    uint64_t damaged;            /* slabs and large blocks */
 };
 
 /* Reads that go forward through a table: a buffer that grows while they do. */

@@ -90,6 +90,7 @@
     F(THREAD, tid, UINT)                                                                           \
     O(THREAD, arena, UINT)                                                                         \
     F(THREAD, hand, ADDRESS)                                                                       \
+    O(THREAD, large_units, UINT)                                                                   \
     F(THREAD, mapping_bytes, UINT)                                                                 \
     F(THREAD, bins, RECORD)                                                                        \
     F(BIN, window, RECORD)                                                                         \

@@ -68,7 +68,8 @@ MUTANTS = {
         "    range_codes(r)[span->unit] = (uint8_t)(CODE_SLAB + class_index - 1);\n"
         "    STORE_ORDER();\n"),
     "a large block whose code comes before its record": (
-        "large.c", "    head->head = span->unit;\n", "    codes[0] = CODE_LARGE_HEAD;\n"
+        "large.c", "    head->head = span->unit;\n",
+        "    range_codes(span->range)[span->unit] = CODE_LARGE_HEAD;\n"
         "    STORE_ORDER();\n    head->head = span->unit;\n"),
     "a note that comes after its block": (
         "malloc_entry.c", "    note_set(note_near(p - hm_hot.base, class_index), &note);\n"
@@ -123,8 +124,8 @@ seen |= check_sound("samples", ["--boundaries", "30000"], [5, 3, 2, 60, "named"]
                     "sampled,sample:20000")
 for needed in ("thread_cache_malloc", "thread_cache_free", "slab_fill", "slab_give", "bin_grow",
                "bin_flush", "slab_make", "slab_release_spare", "large_malloc", "large_free",
-               "large_resize", "realloc_copy", "span_take", "span_give", "thread_cache_start",
-               "thread_cache_flush", "lock_wait", "arena_start", "calloc", "memalign",
+               "large_resize", "realloc_copy", "pocket_malloc", "pocket_free", "span_take", "span_give",
+               "thread_cache_start", "thread_cache_flush", "lock_wait", "arena_start", "calloc", "memalign",
                "himalloc_arena_malloc", "central_malloc", "central_free", "big_find", "pages_resize"):
     heaptest.ok(needed in seen, f"stepped through {needed}")
 for mutant, change in MUTANTS.items():
