@@ -16,6 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { SMALL_BUDGET = 1 << 20 };
+
 static bool has_dwarf(const struct image *image)
 {
     Elf64_Shdr section;
@@ -172,6 +174,11 @@ static void close_info(struct debug_info *info)
     free(info);
 }
 
+void debug_info_allow(struct debug_info *info, uint64_t file_bytes)
+{
+    info->budget += 4 * file_bytes;
+}
+
 static bool open_dwarf(struct debug_info *info, const struct image *image)
 {
     elf_version(EV_CURRENT);
@@ -206,8 +213,8 @@ static struct debug_info *open_info(struct symbols *symbols, struct module_recor
     take_section(info, "debug_str", &info->sections.str);
     info->sections.text_start = info->text_start;
     info->sections.text_end = info->text_end;
-    /* packed sections grow when they are unpacked, and a .dwo is a file more */
-    info->budget = (1u << 24) + 16 * (uint64_t)image->size;
+    info->budget = SMALL_BUDGET;
+    debug_info_allow(info, info->unpacked.bytes ? info->unpacked.size : image->size);
     if (!units_read(info)) {
         close_info(info);
         return NULL;
@@ -264,7 +271,8 @@ size_t debug_info_frames(struct debug_info *info, uint64_t vaddr, struct debug_f
     for (; index != SCOPE_NONE && frame < frames + FRAMES_MAX - 1; frame++) {
         struct scope *scope = &unit->functions.scopes.items[index];
         frame->name = scope_name(scope);
-        frame->is_bare = !unit->is_c && frame->name && !name_is_mangled(frame->name);
+        frame->is_bare =
+            frame->name && !name_is_mangled(frame->name) && (!unit->is_c || frame->name[0] == '_');
         frame->is_inline = scope->parent != SCOPE_NONE;
         if (!frame->is_inline)
             break;

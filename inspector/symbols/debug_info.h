@@ -66,7 +66,8 @@ struct debug_info {
 
 struct debug_frame {
     const char *name; /* for the linker where it has such a name; NULL: unknown */
-    bool is_bare;     /* a name without namespace and parameters, in a language that has them */
+    bool is_bare;     /* a name without namespace and parameters, in a language that has them, or
+                         a library's inner name (__strdup): a symbol may say it better */
     const char *file; /* NULL: unknown */
     uint32_t line, column;
     bool is_inline;
@@ -77,6 +78,9 @@ struct debug_info *debug_info_of(struct symbols *symbols, struct module_record *
 /* Frames at vaddr, innermost first, at most FRAMES_MAX; 0: nothing is known. The outermost has no
  * name where only the line is known. */
 size_t debug_info_frames(struct debug_info *info, uint64_t vaddr, struct debug_frame *frames);
+
+/* More to work through: a file of so many bytes. */
+void debug_info_allow(struct debug_info *info, uint64_t file_bytes);
 
 /* units.c; false: memory ran out */
 bool units_read(struct debug_info *info);

@@ -125,6 +125,33 @@ static bool visit(struct walk *walk, Dwarf_Die *die, uint32_t *scope)
     }
 }
 
+/*
+ * The DIE after the current one and all below it. dwarf_siblingof() of a DIE whose children were
+ * walked already would walk them all again where the compiler wrote no DW_AT_sibling (clang,
+ * rustc): once more for each level. But of the last of a list it tells where the list ends, which
+ * is where the next DIE of a level above begins. An entry of 0 ends each list; what lies behind the
+ * end of the unit has no tag either, so that a damaged unit ends the walk.
+ */
+static bool move_on(struct walk *walk)
+{
+    Dwarf_Die next;
+    struct level *level = &walk->levels[walk->depth];
+    int result = dwarf_siblingof(&level->die, &next);
+    if (result == 0)
+        level->die = next;
+    if (result <= 0 || !next.addr)
+        return result == 0;
+    while (walk->depth > 0) {
+        level = &walk->levels[--walk->depth];
+        next = (Dwarf_Die){.addr = (unsigned char *)next.addr + 1, .cu = level->die.cu};
+        if (dwarf_tag(&next) != DW_TAG_invalid) {
+            level->die = next;
+            return true;
+        }
+    }
+    return false;
+}
+
 static void walk_below(struct walk *walk, Dwarf_Die *root)
 {
     struct debug_info *info = walk->info;
@@ -141,10 +168,8 @@ static void walk_below(struct walk *walk, Dwarf_Die *root)
             walk->depth++;
             continue;
         }
-        while (dwarf_siblingof(&walk->levels[walk->depth].die, &walk->levels[walk->depth].die)) {
-            if (walk->depth-- == 0)
-                return;
-        }
+        if (!move_on(walk))
+            return;
     }
 }
 
@@ -162,13 +187,23 @@ static bool language_is_c(Dwarf_Die *unit)
     }
 }
 
+static void allow_split(struct debug_info *info, const Dwarf_Die *split)
+{
+    size_t bytes;
+    Elf *elf = dwarf_getelf(dwarf_cu_getdwarf(split->cu));
+    if (elf && elf_rawfile(elf, &bytes))
+        debug_info_allow(info, bytes);
+}
+
 bool functions_read(struct debug_info *info, struct unit *unit)
 {
     Dwarf_Die split = {0}, *root = &unit->die;
     uint8_t type = 0;
     if (dwarf_cu_info(unit->die.cu, NULL, &type, NULL, &split, NULL, NULL, NULL) == 0 &&
-        type == DW_UT_skeleton && split.addr)
+        type == DW_UT_skeleton && split.addr) {
         root = &split;
+        allow_split(info, root);
+    }
     struct walk *walk = calloc(1, sizeof *walk);
     if (!walk)
         return false;

@@ -107,13 +107,20 @@ static struct frame_name *push_frame(struct batch *batch, const struct query *qu
     return frame;
 }
 
-/* The symbol's name, where it says more. */
+/* Does a symbol say more than the name in DWARF? It has namespace and parameters, or is what a
+ * library exports: strdup, not __strdup. */
+static bool symbol_says_more(const struct table_entry *entry, const char *function)
+{
+    return !function || name_is_mangled(entry->name) ||
+           (entry->source == SYMBOL_DYNSYM && function[0] == '_' && !entry->is_local);
+}
+
 static void set_symbol(struct batch *batch, const struct query *query, struct frame_name *frame)
 {
     hi_addr bias = query->record->module.bias;
     const struct table_entry *entry =
         tables_by_address(batch->symbols, query->record, query->vaddr + bias);
-    if (!entry || (frame->function && !name_is_mangled(entry->name)))
+    if (!entry || !symbol_says_more(entry, frame->function))
         return;
     set_function(batch, frame, entry->name);
     frame->function_offset = frame->offset + bias - entry->address;

@@ -315,7 +315,7 @@ static bool is_better(const struct table_entry *a, const struct table_entry *b)
         return entry_rank(a) < entry_rank(b);
     /* of aliases the plainest: malloc rather than __libc_malloc */
     size_t left = strspn(a->name, "_"), right = strspn(b->name, "_");
-    return left < right;
+    return left != right ? left < right : a->source < b->source;
 }
 
 /* by_address[0..end) start at or below address. */

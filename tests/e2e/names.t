@@ -14,6 +14,7 @@ file it was made from. What differs, and is left out of the comparison:
 """
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -259,6 +260,22 @@ def lost_parts():
     is_(left, whole, "without the .dwo: lines of the skeleton, functions of the symbols")
 
 
+def hostile():
+    """A chain for each address, in little time: walked level by level it would take half a minute."""
+    if not ok(shell(f"gcc {SOURCES}/hostile.s -o hostile"), "hostile is assembled"):
+        return
+    out = subprocess.run(["nm", "hostile"], cwd=where, capture_output=True, text=True).stdout
+    main = next(int(line.split()[0], 16) for line in out.splitlines() if line.endswith(" T main"))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    answers = ours("hostile", [main + at for at in (4, 12, 20, 28, 60)])
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    calls = [[(f, n) for f, _, n in answers[main + at]] for at in (4, 12, 20, 28, 60)]
+    is_(calls, [[("function", 0)], [("??", 0), ("function", 1)], [("??", 0), ("function", 2)],
+                [("??", 0), ("function", 3)], [("function", 0)]], "origins in circles have no name")
+    if not ok(spent < 3, "deep nesting is walked once"):
+        diag(f"{spent} s")
+
+
 if not os.path.exists(TOOL):
     skip_all(f"{TOOL} is not built")
 build_c()
@@ -267,4 +284,5 @@ debug_files()
 mini_debug_info()
 shared_parts()
 lost_parts()
+hostile()
 done()
