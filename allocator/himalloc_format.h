@@ -91,40 +91,46 @@
  *               free blocks ("orphaned cache").
  *
  *   stacks      root.stacks, when not 0, is the address of the one stack_table: who allocated.
- *               stack_table.nodes[i], 1 <= i < node_count, is a frame: stack_node.frame (address in
- *               the low HM_FRAME_ADDRESS_BITS, enum hm_frame_flag above, epoch in the top
+ *               stack_table.nodes[i], 1 <= i < node_count, is a frame: stack_node.frame (address
+ *               in the low HM_FRAME_ADDRESS_BITS, enum hm_frame_flag above, epoch in the top
  *               HM_FRAME_EPOCH_BITS) and the index of its caller's node (parent; 0: outermost, and
  *               parent < i always). A stack is the index of its innermost frame. Node 1 is the
- * stack of which nothing is known: address 0, cut. A node whose frame is 0 is not written yet, and
- * no block has its index; else it is complete, and never changes but for `recent`. Equal stacks
- * have equal indices. stack_table.modules[0, module_count): what was loaded where, with build-ids,
- * also libraries that are gone; of those that some frame lies in, no others. A frame belongs to the
- * module with start <= address < end and first_epoch <= epoch <= last_epoch; epochs count from 0 at
- * each place anew, so that 0 says: no other module was ever there before. The last epoch, 4095,
- * means this or a later one. A module that is gone has last_epoch = first_epoch. All of it lies in
- * [mapping_start, mapping_start + mapping_bytes): metadata, of which only parts may be readable;
- *               [0, node_count) and [0, module_count) are.
+ *               stack of which nothing is known: address 0, cut. A node whose frame is 0 is not
+ *               written yet, and no block has its index; else it is complete, and never changes
+ *               but for `recent`. Equal stacks have equal indices.
+ *                 stack_table.modules[0, module_count): what was loaded where, with build-ids,
+ *               also libraries that are gone; of those that some frame lies in, no others. A
+ *               frame belongs to the module with start <= address < end and first_epoch <= epoch
+ *               <= last_epoch; epochs count from 0 at each place anew, so that 0 says: no other
+ *               module was ever there before. The last epoch, 4095, means this or a later one. A
+ *               module that is gone has last_epoch = first_epoch.
+ *                 All of it lies in [mapping_start, mapping_start + mapping_bytes): metadata, of
+ *               which only parts may be readable; [0, node_count) and [0, module_count) are.
  *   note        of a block: stack that allocated it, stack that freed it, bytes asked for. Note k
  *               of unit u of a range is at range.notes + u * range.note_stride + k * sizeof(note);
- *               a slab's block i has note i of its first unit, a large block note 0 of its head,
- *               a big has its stack in the record. range.notes is 0 when there are none.
+ *               a slab's block i has note i of its first unit, a large block note 0 of its head, a
+ *               big has its stack in the record. range.notes is 0 when there are none.
  *                 Which are to be believed: those of blocks of slabs of automatic arenas
- * (unit.arena says which, not the code) only while stack_table.mode is HM_STACKS_FULL; all others
- *               (sampled, named, ignored arenas, large, big) always, in every mode.
+ *               (unit.arena says which, not the code) only while stack_table.mode is
+ *               HM_STACKS_FULL; all others (sampled, named, ignored arenas, large, big) always,
+ *               in every mode.
  *                 What they say: of a live block `stack` is who allocated it (0: not known, the
- *               note says nothing) and `requested` what was asked for (of large and big blocks the
- *               record says it; here it is cut at 2^32-1); `freed` means nothing. Of a free block
- * of a slab `stack` and `requested` are those of who had it last, `freed` where that was freed;
- * each 0 when not known. A large block's note is 0 once it is free. A live block with a stack is a
- * sample, picked with the probability 1 - exp(-bytes asked for / stack_table.sample_bytes), when it
- * belongs to a sampled arena, or the mode is not HM_STACKS_FULL. Else it is itself alone. Notes are
- * memory of [range.notes, range.notes + range.unit_count * range.note_stride): metadata, readable
- * for units below range.top_index. remark      what the program said of an address (himalloc.h):
- * root.remarks[0, remark_count), by remark.kind (enum hm_remark_kind; 0: taken back). Of
- * HM_REMARK_IGNORE and HM_REMARK_TAG the address is the start of a block that is live as long as
- * the remark is there; freeing the block takes them back first. A slab of an automatic arena that
- *               has one takes codes of named ones, so that freeing its blocks is the slow way;
- *               its blocks may be in caches all the same.
+ *               note says nothing) and `requested` what was asked for (of large and big blocks
+ *               the record says it; here it is cut at 2^32-1); `freed` means nothing. Of a free
+ *               block of a slab `stack` and `requested` are those of who had it last, `freed`
+ *               where that was freed; each 0 when not known. A large block's note is 0 once it
+ *               is free.
+ *                 A live block with a stack is a sample, picked with the probability 1 -
+ *               exp(-bytes asked for / stack_table.sample_bytes), when it belongs to a sampled
+ *               arena, or the mode is not HM_STACKS_FULL. Else it stands for itself alone.
+ *                 Notes are memory of [range.notes, range.notes + range.unit_count *
+ *               range.note_stride): metadata, readable for units below range.top_index.
+ *   remark      what the program said of an address (himalloc.h): root.remarks[0, remark_count),
+ *               by remark.kind (enum hm_remark_kind; 0: taken back). Of HM_REMARK_IGNORE and
+ *               HM_REMARK_TAG the address is the start of a block that is live as long as the
+ *               remark is there; freeing the block takes them back first. A slab of an automatic
+ *               arena that has one takes codes of named ones, so that freeing its blocks is the
+ *               slow way; its blocks may be in caches all the same. The table is metadata.
  *   helper      root.helper_tid, when not 0, is a thread of the allocator's own that gives memory
  *               back. What its registers and stack hold is no reference of the program.
  *
@@ -146,10 +152,12 @@
  *
  *     malloc      load slot[head]; head + 1 (from here on live)
  *     free        slot[head - 1] = block; head - 1 (from here on free)
- *     note        stack, requested, freed = 0: while the block is free still, before the store that
- *                 makes it live (malloc, fill, no cache, new large, big); freed: before the store
- *                 that makes it free. realloc in place: requested and stack while it is live.
- *                 In between it is the block in flight.
+ *     note        stack, requested, freed = 0: while the block is free still, before the store
+ *                 that makes it live (malloc, fill, no cache), so that the old note is never
+ *                 seen on the new block; freed: before the store that makes it free. A large or
+ *                 big block is live with a note of 0 before it has its own, and again before it
+ *                 is free. realloc in place: requested and stack while it is live. In between it
+ *                 is the block in flight.
  *     fill        write slots below head; pend = lowest slot; then clear the bits, or lower
  *                 stash_count; (again for the next word of a bitmap;) then head = pend + 1 (the
  *                 first one is live: it is the caller's), then pend = 0

@@ -169,6 +169,12 @@ void note_forget_slab(const struct hm_range *r, const struct hm_unit *slab)
             note_set(&notes[i], &nothing);
 }
 
+void note_discard(const struct hm_range *r, uint32_t unit, uint32_t count)
+{
+    if (r->notes)
+        pages_discard(note_at(r, unit, 0), (size_t)count * NOTE_STRIDE);
+}
+
 static bool unit_keeps_notes(const struct hm_range *r, uint64_t unit)
 {
     uint8_t code = range_codes(r)[unit];

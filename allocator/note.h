@@ -58,6 +58,8 @@ void note_change(const void *p, uint32_t class_index, const struct block_note *v
 uint32_t note_set_large(const struct hm_range *r, uint32_t unit, const struct block_note *values);
 /* The slab is going. */
 void note_forget_slab(const struct hm_range *r, const struct hm_unit *slab);
+/* Memory of the notes of units that are nobody's. */
+void note_discard(const struct hm_range *r, uint32_t unit, uint32_t count);
 /* All notes but those of samples that have an arena of their own. */
 void note_forget_all(uint32_t tid);
 

@@ -410,6 +410,7 @@ static bool purge_pages(uint32_t tid, struct hm_range *r, uint32_t unit, uint32_
     memset(range_codes(r) + unit, CODE_PURGING, count);
     units_leave(r, unit, count);
     span_unlock();
+    note_discard(r, unit, count);
     bool gone = pages_discard((char *)(uintptr_t)r->base + ((uint64_t)unit << UNIT_SHIFT),
                               (size_t)count << UNIT_SHIFT);
     if (!lock_acquire(&hm_hot.root->span_lock, tid))

@@ -24,8 +24,8 @@ $(BUILD)/programs/%: tests/programs/%.c
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) -Itests -I. $(PROGRAM_CFLAGS) -o $@ $< -pthread -ldl
 
-# its function is looked for by name from a library
-$(BUILD)/programs/embedded_suppressions: PROGRAM_CFLAGS += -rdynamic
+# their functions are looked for by name from a library
+$(BUILD)/programs/embedded_suppressions $(BUILD)/programs/spoken: PROGRAM_CFLAGS += -rdynamic
 
 # a static, stripped executable at a fixed address
 $(BUILD)/programs/heap_truth_static: tests/programs/heap_truth.c tests/programs/heap_truth.h

@@ -348,13 +348,27 @@ static bool walk_hot(struct walk *walk)
     return sink_metadata(walk->sink, hot->start, hot->end);
 }
 
+/* They name blocks, and hold none. */
+static bool walk_remarks(struct walk *walk)
+{
+    const struct himalloc *heap = walk->heap;
+    uint64_t bytes;
+    if (heap->remarks == 0 ||
+        __builtin_mul_overflow(heap->remark_count, heap->schema.stride[S_REMARK], &bytes) ||
+        bytes == 0 || heap->remarks >= HIMALLOC_ADDRESS_END ||
+        bytes > HIMALLOC_ADDRESS_END - heap->remarks)
+        return true;
+    return sink_metadata(walk->sink, heap->remarks, heap->remarks + bytes);
+}
+
 static bool walk_all(struct walk *walk)
 {
     const struct schema *schema = &walk->heap->schema;
     hi_addr root = walk->heap->root;
     return himalloc_stacks_mode(walk->heap, walk->shown, walk->target, walk->sink) &&
            walk_arenas(walk) && walk_ranges(walk) && walk_bigs(walk) && walk_threads(walk) &&
-           walk_hot(walk) && sink_metadata(walk->sink, root, root + schema->stride[S_ROOT]);
+           walk_hot(walk) && walk_remarks(walk) &&
+           sink_metadata(walk->sink, root, root + schema->stride[S_ROOT]);
 }
 
 static size_t largest_bitmap_words(const struct himalloc *heap)
