@@ -87,7 +87,7 @@ bool report_stack(const struct report *report, const char *key, uint16_t heap, u
 {
     enum { TEXT_FRAMES = 16 };
     const struct call_stack *stack = call_stacks_find(report->stacks, heap, id);
-    uint64_t most = report->verbose ? 0 : TEXT_FRAMES;
+    uint64_t most = report->verbose ? 0 : report->frames ? report->frames : TEXT_FRAMES;
     if (!stack && !title) {
         writer_list_begin(report->writer, key);
         writer_list_end(report->writer);

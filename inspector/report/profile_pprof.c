@@ -225,13 +225,23 @@ static hi_addr call_address(const struct frame_place *place)
     return place->address - !place->exact;
 }
 
+/* Paths may differ by symbolic links. */
+static bool is_same_module(const struct module_mark *mark, const struct module *now)
+{
+    if (!now || now->bias != mark->bias)
+        return false;
+    return !now->build_id_bytes || !mark->build_id_bytes ||
+           (now->build_id_bytes == mark->build_id_bytes &&
+            memcmp(now->build_id, mark->build_id, mark->build_id_bytes) == 0);
+}
+
 static void code_of(const struct encoder *e, const struct frame_place *place,
                     const struct frame_name *name, struct code *code)
 {
     const struct module_mark *mark = place->module;
     const struct mapping *mapping = target_mapping_at(e->profile->in->target, call_address(place));
     const struct module *now = symbols_module_at(e->profile->in->symbols, call_address(place));
-    bool is_gone = mark && (!now || now->bias != mark->bias || strcmp(now->path, mark->path) != 0);
+    bool is_gone = mark && !is_same_module(mark, now);
     *code = (struct code){.path = name->module, .build_id = name->build_id};
     if (is_gone) {
         code->start = mark->start;

@@ -24,6 +24,7 @@ struct report {
     const struct inspection *in;
     const struct call_stacks *stacks; /* with the names of those that are shown; NULL: none */
     const char *profile;              /* leaks: a heap profile was written there; or NULL */
+    unsigned frames;                  /* of a stack in text; 0: what fits most; all with verbose */
     bool verbose;
     bool has_limit;
     uint64_t limit; /* with has_limit; 0: all */

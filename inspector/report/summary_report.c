@@ -3,7 +3,7 @@
 
 #include <inttypes.h>
 
-enum { LEAK_ROWS = 5, FINDING_ROWS = 3, DOUBT_SIZE = 400 };
+enum { LEAK_ROWS = 5, LEAK_FRAMES = 6, FINDING_ROWS = 3, DOUBT_SIZE = 400 };
 
 static void say_fragmentation(const struct report *report, const struct fragmentation *f)
 {
@@ -132,6 +132,7 @@ void report_summary(const struct report *report, const struct leaks *leaks,
     struct report first = *report;
     first.has_limit = true;
     first.limit = report->has_limit ? report->limit : LEAK_ROWS;
+    first.frames = LEAK_FRAMES;
     static const struct leaks none;
     report_leak_groups(&first, leaks ? leaks : &none, LEAK_ROWS);
     say_doubts(report, leaks);

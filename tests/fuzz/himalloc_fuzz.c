@@ -68,7 +68,37 @@ static void damage(struct image *image)
     }
 }
 
-static void ask(const struct heaps *heaps)
+/* Notes lie apart: some of them become something else, until the next run. */
+static void damage_notes(void)
+{
+    size_t count = sizeof image_notes / sizeof image_notes[0][0];
+    struct image_note *notes = &image_notes[0][0];
+    for (unsigned i = 0; i < 8; i++)
+        notes[next_random() % (i % 2 ? count : 64)] = (struct image_note){
+            (uint16_t)likely_number(), (uint32_t)likely_number(), (uint16_t)likely_number()};
+}
+
+/* Who allocated: of this block, and of any number. */
+static void ask_stacks(struct heaps *heaps, hi_block block)
+{
+    struct heap_context context = {0};
+    struct heap_frame frames[HEAP_FRAMES_MOST];
+    struct heap_detail detail = {0};
+    struct hi_err err;
+    if (heaps_detail(heaps, &context, block, &detail, &err) != HI_OK)
+        return;
+    uint64_t stacks[] = {detail.stack_id, detail.freed_stack_id, next_random() % 16,
+                         likely_number()};
+    for (size_t s = 0; s < sizeof stacks / sizeof *stacks; s++) {
+        size_t count = heaps_stack(heaps, &context, 0, stacks[s], frames, HEAP_FRAMES_MOST);
+        for (size_t i = 0; i < count; i++)
+            if (frames[i].address == 0 || frames[i].address >> 47 ||
+                (frames[i].module && memchr(frames[i].module->path, 0, 4096) == NULL))
+                abort();
+    }
+}
+
+static void ask(struct heaps *heaps)
 {
     for (unsigned i = 0; i < 64; i++) {
         struct block_place place;
@@ -76,6 +106,8 @@ static void ask(const struct heaps *heaps)
         if (blocks_at(heaps->blocks, address, &place) &&
             blocks_address(heaps->blocks, place.block) > address)
             abort();
+        if (blocks_at(heaps->blocks, address, &place))
+            ask_stacks(heaps, place.block);
     }
 }
 
@@ -111,7 +143,10 @@ int main(int argc, char **argv)
     do {
         random_state = seed + runs; /* a failing run's seed alone repeats it */
         image = sound;
+        static struct image fresh; /* makes the notes anew, too: a run must not depend on others */
+        image_make(&fresh);
         damage(&image);
+        damage_notes();
         if (!walk_once(&image, seed + runs))
             return 1;
         runs++;
