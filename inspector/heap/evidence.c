@@ -13,6 +13,12 @@
 
 enum { CACHE_PAGE_BYTES = 4096, CACHE_LINES = 4096, TEXT_PIECE_BYTES = 1 << 20 };
 
+int evidence_by_address(const void *left, const void *right)
+{
+    hi_addr a = *(const hi_addr *)left, b = *(const hi_addr *)right;
+    return a < b ? -1 : a > b;
+}
+
 /* Read [start, start + bytes) in pieces; unreadable pages are skipped, not fatal. */
 static enum hi_code piece_read(struct evidence_data *data, struct target *target, hi_addr start,
                                size_t bytes, struct hi_err *err)
@@ -435,6 +441,11 @@ bool evidence_is_heap_mapping(const struct mapping *mapping)
     /* "[heap]", "[anon: glibc: malloc]"; not files, not the main stack */
     return !mapping->path || strcmp(mapping->path, "[heap]") == 0 ||
            strncmp(mapping->path, "[anon", 5) == 0;
+}
+
+bool evidence_is_heap_address(const struct target *target, hi_addr address)
+{
+    return evidence_is_heap_mapping(target_mapping_at(target, address));
 }
 
 struct hi_range evidence_heap_run(const struct target *target, hi_addr address)

@@ -15,6 +15,17 @@
 #include "base/vector.h"
 #include "heap/heap.h"
 
+#include <string.h>
+
+/* The word at an offset of a copy of target memory. */
+static inline uint64_t evidence_u64_at(const unsigned char *bytes, size_t offset)
+{
+    uint64_t value;
+    memcpy(&value, bytes + offset, sizeof value);
+    return value;
+}
+int evidence_by_address(const void *left, const void *right); /* of two hi_addr, for qsort */
+
 #define EVIDENCE_MAX_DATA ((size_t)64 << 20)
 
 /* One piece of memory, copied: [start, start + bytes). */
@@ -114,6 +125,7 @@ bool evidence_hands_hold(const struct evidence_hands *hands, uint64_t word);
 
 /* Private anonymous (or [heap]) memory that a process may write: where heaps live. */
 bool evidence_is_heap_mapping(const struct mapping *mapping);
+bool evidence_is_heap_address(const struct target *target, hi_addr address);
 /* The run of adjacent such mappings around address: start == end: none. */
 struct hi_range evidence_heap_run(const struct target *target, hi_addr address);
 

@@ -54,7 +54,7 @@ static bool base_at(const struct arena_search *search, hi_addr address, unsigned
 static bool arena_identify(const struct arena_search *search, hi_addr address, unsigned *id)
 {
     size_t got = 0;
-    if (page_tree_is_anonymous(search->context->target, address))
+    if (evidence_is_heap_address(search->context->target, address))
         got = target_read_some(search->context->target, address, search->words, ARENA_BYTES_MOST);
     for (size_t i = 0; i < got / 8; i++) {
         uint64_t word = search->words[i];

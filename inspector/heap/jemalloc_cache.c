@@ -180,12 +180,6 @@ static bool block_in_flight(struct cache_search *search, hi_addr block)
             sink_kept(search->sink, block, "in an allocating thread's hands"));
 }
 
-static int by_address(const void *left, const void *right)
-{
-    hi_addr a = *(const hi_addr *)left, b = *(const hi_addr *)right;
-    return a < b ? -1 : a > b;
-}
-
 static bool bin_remember(struct cache_search *search, hi_addr bin, const uint64_t *blocks,
                          size_t count)
 {
@@ -206,7 +200,7 @@ static void cached_reduce(struct cache_search *search)
     size_t kept = 0, count = search->cached.count;
     hi_addr *items = search->cached.items;
     if (count)
-        qsort(items, count, sizeof *items, by_address);
+        qsort(items, count, sizeof *items, evidence_by_address);
     for (size_t i = 1; i < count; i++) {
         if (items[i] == items[i - 1] && (kept == 0 || items[kept - 1] != items[i]))
             items[kept++] = items[i];
@@ -216,8 +210,8 @@ static void cached_reduce(struct cache_search *search)
 
 static bool cached_twice(const struct cache_search *search, hi_addr block)
 {
-    return search->cached.count &&
-           bsearch(&block, search->cached.items, search->cached.count, sizeof block, by_address);
+    return search->cached.count && bsearch(&block, search->cached.items, search->cached.count,
+                                           sizeof block, evidence_by_address);
 }
 
 /* free() moves the stack's head, or its count, before it stores the block there. In between the

@@ -7,6 +7,7 @@
  * regions). Large blocks agree under several rows, so the vote goes on until slabs have had a say;
  * and each extent is asked once, since a large one is filed under as many pages as it has.
  */
+#include "heap/evidence.h"
 #include "heap/jemalloc.h"
 
 enum {
@@ -16,13 +17,6 @@ enum {
     SAMPLES_WRONG = 8,    /* this many and none right: something else */
     RIGHT_LEAST = 3       /* pages */
 };
-
-static uint64_t word_at(const unsigned char *bytes)
-{
-    uint64_t value;
-    memcpy(&value, bytes, sizeof value);
-    return value;
-}
 
 static uint64_t low_bits(uint64_t value, unsigned shift, unsigned bits)
 {
@@ -45,16 +39,16 @@ bool jemalloc_extent_decode(const struct jemalloc *heap, const unsigned char *re
                             struct jemalloc_extent *extent)
 {
     const struct jemalloc_extent_layout *row = heap->extent;
-    uint64_t bits = word_at(record);
-    extent->address = word_at(record + JEMALLOC_EXTENT_ADDRESS);
-    extent->bytes = word_at(record + JEMALLOC_EXTENT_SIZE) & ~UINT64_C(0xfff);
+    uint64_t bits = evidence_u64_at(record, 0);
+    extent->address = evidence_u64_at(record, JEMALLOC_EXTENT_ADDRESS);
+    extent->bytes = evidence_u64_at(record, JEMALLOC_EXTENT_SIZE) & ~UINT64_C(0xfff);
     extent->arena = (unsigned)(bits & 0xfff);
     extent->slab = bits >> JEMALLOC_SLAB_SHIFT & 1;
     extent->state = (unsigned)low_bits(bits, row->state_shift, row->state_bits);
     extent->size_class = (unsigned)low_bits(bits, row->size_class_shift, 8);
     extent->free_count = (unsigned)low_bits(bits, row->free_count_shift, 10);
     for (unsigned i = 0; i < JEMALLOC_BITMAP_WORDS; i++)
-        extent->bitmap[i] = word_at(record + JEMALLOC_EXTENT_BITMAP + i * 8);
+        extent->bitmap[i] = evidence_u64_at(record, JEMALLOC_EXTENT_BITMAP + i * 8);
     if (!extent->address || !extent->bytes ||
         extent->bytes > UINT64_C(1) << JEMALLOC_EXTENT_BITS_MAX ||
         extent->address + extent->bytes < extent->address)
@@ -116,14 +110,14 @@ static bool row_explains(const struct sample *sample, const struct jemalloc_exte
     unsigned char record[JEMALLOC_EXTENT_BYTES];
     struct target *target = sample->context->target;
     hi_addr place = leaf_pointer(sample->shape, entry, row->pointer_mask);
-    if (!page_tree_is_anonymous(target, place) ||
+    if (!evidence_is_heap_address(target, place) ||
         target_read(target, place, record, sizeof record, NULL) != HI_OK)
         return false;
-    hi_addr start = word_at(record + JEMALLOC_EXTENT_ADDRESS) & ~UINT64_C(0xfff);
-    uint64_t bytes = word_at(record + JEMALLOC_EXTENT_SIZE) & ~UINT64_C(0xfff);
+    hi_addr start = evidence_u64_at(record, JEMALLOC_EXTENT_ADDRESS) & ~UINT64_C(0xfff);
+    uint64_t bytes = evidence_u64_at(record, JEMALLOC_EXTENT_SIZE) & ~UINT64_C(0xfff);
     sample->heap->extent = row;
-    return start <= page && page - start < bytes && page_tree_is_anonymous(target, start) &&
-           page_tree_is_anonymous(target, start + bytes - 1) &&
+    return start <= page && page - start < bytes && evidence_is_heap_address(target, start) &&
+           evidence_is_heap_address(target, start + bytes - 1) &&
            record_agrees(sample->heap, record, is_slab);
 }
 
@@ -221,17 +215,12 @@ static bool record_collect(void *context, uint64_t entry, hi_addr page)
     return item != NULL;
 }
 
-static int by_address(const void *left, const void *right)
-{
-    hi_addr a = *(const hi_addr *)left, b = *(const hi_addr *)right;
-    return a < b ? -1 : a > b;
-}
-
 static void records_sort(struct jemalloc *heap)
 {
     if (heap->records.count < 2)
         return;
-    qsort(heap->records.items, heap->records.count, sizeof *heap->records.items, by_address);
+    qsort(heap->records.items, heap->records.count, sizeof *heap->records.items,
+          evidence_by_address);
     size_t kept = 1;
     for (size_t i = 1; i < heap->records.count; i++) {
         if (heap->records.items[i] != heap->records.items[kept - 1])

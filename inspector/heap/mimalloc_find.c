@@ -157,13 +157,13 @@ static bool page_covers(struct sample *sample, const struct mimalloc_page_layout
 {
     unsigned char bytes[MIMALLOC_PAGE_BYTES_MAX];
     struct mimalloc_page page;
-    if (!page_tree_is_anonymous(sample->context->target, record) ||
+    if (!evidence_is_heap_address(sample->context->target, record) ||
         target_read(sample->context->target, record, bytes, row->bytes, NULL) != HI_OK ||
         !mimalloc_page_decode(row, record, bytes, &page))
         return false;
     hi_addr slice = UINT64_C(1) << MIMALLOC_SLICE_SHIFT;
     hi_addr end = page.start + page.reserved * page.block_bytes;
-    return page_tree_is_anonymous(sample->context->target, page.start) &&
+    return evidence_is_heap_address(sample->context->target, page.start) &&
            (page.start & ~(slice - 1)) <= address && address < end;
 }
 

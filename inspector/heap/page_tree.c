@@ -1,5 +1,6 @@
 /* Finding and walking the tree from page to record; the theory is in page_tree.h. */
 #include "heap/page_tree.h"
+#include "heap/evidence.h"
 
 enum {
     KEYS_MAX = 4096,
@@ -9,24 +10,6 @@ enum {
     ROOT_ALIGN = 4096,
     SLOTS_AROUND = 16, /* of a root that are looked at on either side */
 };
-
-static uint64_t word_at(const unsigned char *bytes)
-{
-    uint64_t value;
-    memcpy(&value, bytes, sizeof value);
-    return value;
-}
-
-static bool anonymous_mapping(const struct mapping *mapping)
-{
-    return mapping && (mapping->protection & MAPPING_WRITE) &&
-           (!mapping->path || strcmp(mapping->path, "[heap]") == 0);
-}
-
-bool page_tree_is_anonymous(struct target *target, hi_addr address)
-{
-    return anonymous_mapping(target_mapping_at(target, address));
-}
 
 /* How far an address is shifted to be the key of a level, its low bits cut. */
 static unsigned level_shift(const struct page_tree_shape *shape, unsigned level)
@@ -68,7 +51,7 @@ static bool entry_follow(struct descent *descent, unsigned level, uint64_t entry
     descent->entries_left--;
     if (level == descent->shape->levels - 1)
         return descent->visit(descent->context, entry, covers);
-    if (!page_tree_is_anonymous(descent->target, entry))
+    if (!evidence_is_heap_address(descent->target, entry))
         return true;
     if (progress_stopped(descent->progress))
         return false;
@@ -114,7 +97,7 @@ static bool table_descend(struct descent *descent, unsigned level, hi_addr table
             range.end - at > descent->read_bytes ? descent->read_bytes : (size_t)(range.end - at);
         size_t got = target_read_some(descent->target, at, buffer, wanted);
         for (size_t i = 0; i + size <= got; i += size) {
-            uint64_t entry = word_at(buffer + i);
+            uint64_t entry = evidence_u64_at(buffer, i);
             if (entry &&
                 !entry_follow(descent, level, entry, covers + (((at - table + i) / size) << shift)))
                 return false;
@@ -131,7 +114,7 @@ static uint64_t entries_most(struct target *target, const struct page_tree_shape
     uint64_t pages = 0;
     for (size_t i = 0; i < target_mapping_count(target); i++) {
         const struct mapping *mapping = target_mapping(target, i);
-        if (anonymous_mapping(mapping))
+        if (evidence_is_heap_mapping(mapping))
             pages += (mapping->end - mapping->start) >> shape->page_shift;
     }
     return 2 * pages + ENTRIES_SPARE;
@@ -161,7 +144,7 @@ void page_tree_sample(const struct heap_context *context, const struct page_tree
         return;
     for (size_t i = 0; i < target_mapping_count(context->target); i++) {
         const struct mapping *mapping = target_mapping(context->target, i);
-        if (!anonymous_mapping(mapping) || mapping->end <= covers || mapping->start >= end)
+        if (!evidence_is_heap_mapping(mapping) || mapping->end <= covers || mapping->start >= end)
             continue;
         descent.window = (struct hi_range){mapping->start, mapping->end};
         if (!table_descend(&descent, 1, table, covers))
@@ -203,7 +186,7 @@ static bool table_fits(struct target *target, const struct page_tree_shape *shap
     hi_addr end = table + (UINT64_C(1) << shape->bits[1]) * entry_bytes(shape, 1);
     for (hi_addr at = table; at >= table;) {
         const struct mapping *mapping = target_mapping_at(target, at);
-        if (!anonymous_mapping(mapping))
+        if (!evidence_is_heap_mapping(mapping))
             return false;
         if (mapping->end >= end)
             return end > table;
@@ -231,7 +214,7 @@ static void keys_collect(struct search *search, unsigned shift)
     search->key_count = 0;
     for (size_t i = 0; i < target_mapping_count(target); i++) {
         const struct mapping *mapping = target_mapping(target, i);
-        if (!anonymous_mapping(mapping))
+        if (!evidence_is_heap_mapping(mapping))
             continue;
         for (uint64_t key = mapping->start >> shift; key <= (mapping->end - 1) >> shift; key++) {
             if (search->key_count && search->keys[search->key_count - 1] >= key)
@@ -267,9 +250,9 @@ static struct neighbours look_around(struct search *search, hi_addr place)
     found.known = true;
     for (unsigned i = SLOTS_AROUND; i-- > 0;) {
         const uint64_t before = words[i], after = words[2 * SLOTS_AROUND - i];
-        if (before && found.before == SLOTS_AROUND && !page_tree_is_anonymous(target, before))
+        if (before && found.before == SLOTS_AROUND && !evidence_is_heap_address(target, before))
             found.before = SLOTS_AROUND - 1 - i;
-        if (after && found.after == SLOTS_AROUND && !page_tree_is_anonymous(target, after))
+        if (after && found.after == SLOTS_AROUND && !evidence_is_heap_address(target, after))
             found.after = SLOTS_AROUND - 1 - i;
     }
     return found;
@@ -336,7 +319,7 @@ static bool word_is_root(struct search *search, uint64_t word)
         uint64_t table;
         if (target_read_u64(search->context->target, word + 8 * search->keys[i], &table, NULL) !=
                 HI_OK ||
-            !page_tree_is_anonymous(search->context->target, table))
+            !evidence_is_heap_address(search->context->target, table))
             continue;
         if (!table_fits(search->context->target, shape, table))
             return false;
@@ -360,8 +343,8 @@ static bool segment_search(struct search *search)
         search->read_start = at;
         search->read_bytes = got;
         for (size_t i = 0; i + 8 <= got; i += 8) {
-            uint64_t word = word_at(search->buffer + i);
-            if (word >= 4096 && (word & 7) == 0 && page_tree_is_anonymous(target, word) &&
+            uint64_t word = evidence_u64_at(search->buffer, i);
+            if (word >= 4096 && (word & 7) == 0 && evidence_is_heap_address(target, word) &&
                 (search->tree->shape->indirect ? word_is_root(search, word)
                                                : word_is_slot(search, at + i, word)))
                 return true;

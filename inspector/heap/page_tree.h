@@ -61,7 +61,4 @@ HI_MUST_USE enum hi_code page_tree_walk(const struct page_tree *tree,
                                         struct page_tree_tables *tables, page_tree_visit visit,
                                         void *visit_context, struct hi_err *err);
 
-/* Is address in writable anonymous memory ([heap] counts as such)? */
-bool page_tree_is_anonymous(struct target *target, hi_addr address);
-
 #endif

@@ -16,24 +16,17 @@
 
 enum { STATE_MAX_BYTES = 0x1000, HEAP_WORDS = 4 };
 
-static uint64_t word_at(const unsigned char *bytes, size_t offset)
-{
-    uint64_t value;
-    memcpy(&value, bytes + offset, sizeof value);
-    return value;
-}
-
 /* The bin heads' own links take part in the sums. */
 static void bins_sum(const struct ptmalloc *p, struct ptmalloc_arena *arena,
                      const unsigned char *state)
 {
-    if (word_at(state, p->state->bins) == 0)
+    if (evidence_u64_at(state, p->state->bins) == 0)
         return;
     for (unsigned i = 0; i < PTMALLOC_BINS; i++) {
         hi_addr bin = bin_address(p, arena->address, i);
         size_t at = p->state->bins + 16 * (size_t)i;
-        arena->forward_sum += ptmalloc_edge(bin, word_at(state, at));
-        arena->backward_sum += ptmalloc_edge(word_at(state, at + 8), bin);
+        arena->forward_sum += ptmalloc_edge(bin, evidence_u64_at(state, at));
+        arena->backward_sum += ptmalloc_edge(evidence_u64_at(state, at + 8), bin);
     }
 }
 
@@ -44,10 +37,10 @@ static void arena_decode(const struct ptmalloc *p, struct ptmalloc_arena *arena,
     memcpy(&mutex, state + p->state->mutex, sizeof mutex);
     memcpy(&arena->flags, state + p->state->flags, sizeof arena->flags);
     arena->locked = mutex != 0;
-    arena->top = word_at(state, p->state->top);
-    arena->system_mem = word_at(state, p->state->system_mem);
+    arena->top = evidence_u64_at(state, p->state->top);
+    arena->system_mem = evidence_u64_at(state, p->state->system_mem);
     for (unsigned i = 0; i < PTMALLOC_FASTBINS && p->state->fastbins != PTMALLOC_NONE; i++)
-        arena->fastbins[i] = word_at(state, p->state->fastbins + 8 * (size_t)i);
+        arena->fastbins[i] = evidence_u64_at(state, p->state->fastbins + 8 * (size_t)i);
     if (arena->top == bin_address(p, arena->address, 0))
         arena->top = 0; /* nothing yet */
     bins_sum(p, arena, state);
@@ -97,7 +90,7 @@ enum hi_code ptmalloc_arenas_read(struct ptmalloc *p, struct heap_sink *sink, st
             mark = address;
             next_mark *= 2;
         }
-        address = word_at(state, p->state->next);
+        address = evidence_u64_at(state, p->state->next);
         if (address == p->main)
             return HI_OK;
         if (address == mark)

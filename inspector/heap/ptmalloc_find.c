@@ -24,13 +24,6 @@
 
 enum { STATE_MAX_BYTES = 0x1000 };
 
-static uint64_t word_at(const unsigned char *bytes, size_t offset)
-{
-    uint64_t value;
-    memcpy(&value, bytes + offset, sizeof value);
-    return value;
-}
-
 static uint32_t half_at(const unsigned char *bytes, size_t offset)
 {
     uint32_t value;
@@ -58,8 +51,8 @@ static bool bins_plausible(struct ptmalloc *p, const unsigned char *state, hi_ad
 {
     unsigned zero = 0, wrong = 0;
     for (unsigned i = 0; i < PTMALLOC_BINS && (zero == i || wrong <= 2); i++) {
-        uint64_t fd = word_at(state, p->state->bins + 16 * (size_t)i);
-        uint64_t bk = word_at(state, p->state->bins + 16 * (size_t)i + 8);
+        uint64_t fd = evidence_u64_at(state, p->state->bins + 16 * (size_t)i);
+        uint64_t bk = evidence_u64_at(state, p->state->bins + 16 * (size_t)i + 8);
         hi_addr bin = bin_address(p, address, i);
         zero += fd == 0 && bk == 0;
         wrong += !(fd == bin && bk == bin) && !bin_leads_back(p, bin, fd);
@@ -70,12 +63,12 @@ static bool bins_plausible(struct ptmalloc *p, const unsigned char *state, hi_ad
 
 static bool bins_unused(const struct ptmalloc *p, const unsigned char *state)
 {
-    return word_at(state, p->state->bins) == 0;
+    return evidence_u64_at(state, p->state->bins) == 0;
 }
 
 static bool top_plausible(const struct ptmalloc *p, const unsigned char *state, hi_addr address)
 {
-    hi_addr top = word_at(state, p->state->top);
+    hi_addr top = evidence_u64_at(state, p->state->top);
     if (bins_unused(p, state))
         return top == 0;
     return top == bin_address(p, address, 0) ||
@@ -84,13 +77,13 @@ static bool top_plausible(const struct ptmalloc *p, const unsigned char *state, 
 
 static bool counts_plausible(const struct ptmalloc *p, const unsigned char *state)
 {
-    uint64_t system_mem = word_at(state, p->state->system_mem);
-    if (system_mem >> 47 || word_at(state, p->state->system_mem + 8u) >> 47)
+    uint64_t system_mem = evidence_u64_at(state, p->state->system_mem);
+    if (system_mem >> 47 || evidence_u64_at(state, p->state->system_mem + 8u) >> 47)
         return false;
     /* a number of threads where there is one; pages of memory where there is none */
     if (p->state->attached == PTMALLOC_NONE)
         return system_mem == 0 || system_mem >= 4096;
-    return word_at(state, p->state->attached) < 4096;
+    return evidence_u64_at(state, p->state->attached) < 4096;
 }
 
 /* Follow `next` until it is back at address. */
@@ -232,7 +225,7 @@ enum { PAR_MAX_BYTES = 0x90, PAR_FILE_WORDS = 4, MMAPS_MAX_DEFAULT = 65536 };
 static unsigned par_score_base(const struct ptmalloc *p, const struct ptmalloc_par_layout *row,
                                const unsigned char *par, hi_addr top)
 {
-    uint64_t base = word_at(par, row->sbrk_base);
+    uint64_t base = evidence_u64_at(par, row->sbrk_base);
     if (base == 0)
         return top ? 0 : 1;
     const struct mapping *mapping = target_mapping_at(p->target, base);
@@ -247,20 +240,20 @@ static unsigned par_score(const struct ptmalloc *p, const struct ptmalloc_par_la
 {
     uint32_t n = half_at(par, row->n_mmaps), n_max = half_at(par, row->n_mmaps + 4u);
     uint32_t most = half_at(par, row->n_mmaps + 8u), fixed = half_at(par, row->n_mmaps + 12u);
-    uint64_t mapped = word_at(par, row->mmapped_mem);
+    uint64_t mapped = evidence_u64_at(par, row->mmapped_mem);
     unsigned grain = row->mremap_drifts ? CHUNK_ALIGN : p->page_bytes;
     if (fixed > 1 || n > most + 64 || most > INT32_MAX || mapped % grain || mapped >> 47)
         return 0;
-    if (word_at(par, row->mmapped_mem + 8u) % grain)
+    if (evidence_u64_at(par, row->mmapped_mem + 8u) % grain)
         return 0;
     unsigned base = par_score_base(p, row, par, top);
-    if (word_at(par, row->sbrk_base) && base == 0)
+    if (evidence_u64_at(par, row->sbrk_base) && base == 0)
         return 0;
     unsigned score = 1 + base + (n_max == MMAPS_MAX_DEFAULT ? 4 : 0) + ((n == 0) == (mapped == 0));
     if (row->tcache_count == PTMALLOC_NONE)
         return score;
-    uint64_t bins = word_at(par, row->tcache_count - 16u);
-    uint64_t count = word_at(par, row->tcache_count);
+    uint64_t bins = evidence_u64_at(par, row->tcache_count - 16u);
+    uint64_t count = evidence_u64_at(par, row->tcache_count);
     if (bins == 0 || bins > PTMALLOC_MAX_TCACHE_BINS || count > UINT16_MAX)
         return 0;
     return score + (bins == 64) + (count == 7 || count == 16);
@@ -286,10 +279,11 @@ static bool par_read(struct ptmalloc *p, hi_addr address)
         p->par = row;
         p->par_address = address;
         p->n_mmaps = half_at(par, row->n_mmaps);
-        p->mmapped_mem = word_at(par, row->mmapped_mem);
-        p->sbrk_base = word_at(par, row->sbrk_base);
-        p->hp_page = row->hp_page == PTMALLOC_NONE ? 0 : word_at(par, row->hp_page);
-        p->tcache_count = row->tcache_count == PTMALLOC_NONE ? 0 : word_at(par, row->tcache_count);
+        p->mmapped_mem = evidence_u64_at(par, row->mmapped_mem);
+        p->sbrk_base = evidence_u64_at(par, row->sbrk_base);
+        p->hp_page = row->hp_page == PTMALLOC_NONE ? 0 : evidence_u64_at(par, row->hp_page);
+        p->tcache_count =
+            row->tcache_count == PTMALLOC_NONE ? 0 : evidence_u64_at(par, row->tcache_count);
     }
     return best > 0;
 }

@@ -20,13 +20,6 @@ enum {
     CACHES_MAX = 65536,
 };
 
-static uint64_t word_at(const unsigned char *bytes)
-{
-    uint64_t value;
-    memcpy(&value, bytes, sizeof value);
-    return value;
-}
-
 /* -- size classes --------------------------------------------------------------------------------
  */
 
@@ -97,8 +90,8 @@ static bool sample_entry(void *context, uint64_t entry, hi_addr page)
     if ((entry & 7) == 0 &&
         target_read(sample->context->target, entry, span, sizeof span, NULL) == HI_OK) {
         uint64_t number = page >> sample->page_shift;
-        uint64_t start = word_at(span + TCMALLOC_SPAN_START);
-        uint64_t length = word_at(span + TCMALLOC_SPAN_LENGTH);
+        uint64_t start = evidence_u64_at(span, TCMALLOC_SPAN_START);
+        uint64_t length = evidence_u64_at(span, TCMALLOC_SPAN_LENGTH);
         sample->filed_right += start <= number && number - start < length && length < 1u << 31 &&
                                (span[TCMALLOC_SPAN_BITS] & TCMALLOC_LOCATION_MASK) != 3 &&
                                span[TCMALLOC_SPAN_SIZECLASS] < TCMALLOC_CLASSES_MAX;
@@ -134,7 +127,7 @@ static bool central_at(const struct tcmalloc *heap, const unsigned char *data, s
 {
     for (unsigned class = 2; class < heap->class_count; class ++) {
         size_t at = place + (class - 1) * stride;
-        if (at + 8 > bytes || word_at(data + at) != class)
+        if (at + 8 > bytes || evidence_u64_at(data, at) != class)
             return false;
     }
     return true;
@@ -145,7 +138,7 @@ static void central_find(struct tcmalloc *heap, hi_addr start, const unsigned ch
                          size_t bytes)
 {
     for (size_t i = 0; i + 8 <= bytes && heap->class_count; i += 8) {
-        if (word_at(data + i) != 1)
+        if (evidence_u64_at(data, i) != 1)
             continue;
         for (size_t stride = TCMALLOC_CENTRAL_STRIDE_MIN; stride <= TCMALLOC_CENTRAL_STRIDE_MAX;
              stride += 8) {
@@ -196,7 +189,7 @@ static bool links_follow(struct tcmalloc *heap, struct evidence_cache *pages, st
             for (unsigned at = 0; at < TCMALLOC_LINKS_BYTES; at += 8) {
                 uint64_t word;
                 if (evidence_cache_u64(pages, links + at, &word) && word &&
-                    page_tree_is_anonymous(target, word) && !cache_add(heap, pages, word))
+                    evidence_is_heap_address(target, word) && !cache_add(heap, pages, word))
                     return false;
             }
         }
@@ -208,8 +201,8 @@ static bool caches_find(struct tcmalloc *heap, struct target *target, struct evi
                         const unsigned char *data, size_t bytes)
 {
     for (size_t i = 0; i + 8 <= bytes && heap->caches.count == 0; i += 8) {
-        uint64_t word = word_at(data + i);
-        if (word >= 4096 && (word & 7) == 0 && page_tree_is_anonymous(target, word) &&
+        uint64_t word = evidence_u64_at(data, i);
+        if (word >= 4096 && (word & 7) == 0 && evidence_is_heap_address(target, word) &&
             !cache_add(heap, pages, word))
             return false;
     }
