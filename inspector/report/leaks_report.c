@@ -28,29 +28,36 @@ static void say_examples(const struct report *report, const struct leak_group *g
     writer_list_end(report->writer);
 }
 
-/* What hangs off a group, by who allocated it. In text with -v. */
+static void say_held(const struct report *report, const struct leak_group *held)
+{
+    struct writer *w = report->writer;
+    writer_object_begin(w, NULL);
+    writer_bytes(w, "bytes", "      holds {}", held->own.bytes);
+    writer_number(w, "blocks", held->own.blocks == 1 ? " in {} block" : " in {} blocks",
+                  held->own.blocks);
+    writer_address(w, "example", ", one at {}\n", held->examples[0]);
+    report_stack_id(report, held->stack_id);
+    report_stack(report, "stack", held->heap, held->stack_id, NULL);
+    writer_object_end(w);
+}
+
+/* What hangs off a group, by who allocated it. In text with -v, and the largest only. */
 static void say_hanging(const struct report *report, const struct leak_group *group,
                         const struct leaks *leaks)
 {
-    enum { MOST = 16 };
-    struct writer *w = report->writer;
-    size_t first = leaks_hanging_of(leaks, group), i = first;
-    bool shown = report->verbose || writer_is_json(w);
-    writer_list_begin(w, "holds");
-    for (; shown && i < leaks->hanging.count && i - first < MOST; i++) {
-        const struct leak_group *hanging = &leaks->hanging.items[i];
-        if (hanging->holder != group->number)
+    enum { TEXT_MOST = 16 };
+    bool json = writer_is_json(report->writer);
+    size_t first = leaks_hanging_of(leaks, group), count = 0;
+    writer_list_begin(report->writer, "holds");
+    for (size_t i = first; i < leaks->hanging.count; i++, count++) {
+        if (leaks->hanging.items[i].holder != group->number)
             break;
-        writer_object_begin(w, NULL);
-        writer_bytes(w, "bytes", "      holds {}", hanging->own.bytes);
-        writer_number(w, "blocks", hanging->own.blocks == 1 ? " in {} block" : " in {} blocks",
-                      hanging->own.blocks);
-        writer_address(w, "example", ", one at {}\n", hanging->examples[0]);
-        report_stack_id(report, hanging->stack_id);
-        report_stack(report, "stack", hanging->heap, hanging->stack_id, NULL);
-        writer_object_end(w);
+        if (json || (report->verbose && count < TEXT_MOST))
+            say_held(report, &leaks->hanging.items[i]);
     }
-    writer_list_end(w);
+    writer_list_end(report->writer);
+    if (!json && report->verbose && count > TEXT_MOST)
+        writer_number(report->writer, NULL, "      … of {} call stacks in all\n", count);
 }
 
 static void say_group(const struct report *report, const struct leak_group *group,

@@ -62,9 +62,10 @@ static void say_basis(const struct report *report, const struct allocations *all
                  scaled ? all->sample_bytes : 0);
     writer_number(w, "exact_blocks", NULL, all->exact.blocks);
     writer_number(w, "unknown_blocks",
-                  !scaled && all->unknown.blocks && all->exact.blocks
-                      ? "  of {} blocks it is not known who allocated them\n"
-                      : "",
+                  scaled || !all->unknown.blocks || !all->exact.blocks ? ""
+                  : all->unknown.blocks == 1
+                      ? "  of {} block it is not known who allocated it\n"
+                      : "  of {} blocks it is not known who allocated them\n",
                   all->unknown.blocks);
     writer_object_end(w);
     if (!all->exact.blocks && !scaled)
