@@ -38,8 +38,10 @@ static bool library_path(const char *file, char *path, size_t size)
     return false;
 }
 
+enum { MODE_COUNT = sizeof modes / sizeof *modes };
+
 /* path: of a library, or of a program that needs none. */
-static void library_test(const char *reader, const char *path, unsigned stops)
+static void library_test(const char *reader, const char *path, unsigned stops, size_t mode_count)
 {
     char preload[1100], name[160];
     bool is_program = !strstr(path, ".so");
@@ -47,7 +49,7 @@ static void library_test(const char *reader, const char *path, unsigned stops)
     const char *const before[] = {"/usr/bin/env", preload, NULL};
     const char *file = strrchr(path, '/');
     driver = (struct truth_driver){.reader = reader, .checks = 1, .wait = true};
-    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+    for (size_t i = 0; i < mode_count; i++) {
         struct mode mode = modes[i];
         snprintf(name, sizeof name, "%s, %s", file ? file + 1 : path, mode.name);
         mode.name = name;
@@ -65,7 +67,7 @@ static void linked_in_test(unsigned stops)
     snprintf(program, sizeof program, "%s/%s/programs/heap_truth_rjem",
              build && build[0] == '/' ? "" : getcwd(here, sizeof here), build ? build : "build");
     if (access(program, X_OK) == 0)
-        library_test("jemalloc", program, stops);
+        library_test("jemalloc", program, stops, 1);
     else
         printf("ok %d # SKIP no static jemalloc here\n", ++tap_count);
 }
@@ -79,12 +81,12 @@ int main(int argc, char **argv)
     random_state = seed ? strtoull(seed, NULL, 10) : (uint64_t)time(NULL) * 1000003 + getpid();
     printf("# FOREIGN_SEED=%llu\n", (unsigned long long)random_state);
     if (argc > 2) {
-        library_test(argv[1], argv[2], stops);
+        library_test(argv[1], argv[2], stops, MODE_COUNT);
         return done();
     }
     for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++) {
         if (library_path(libraries[i].file, path, sizeof path))
-            library_test(libraries[i].reader, path, stops);
+            library_test(libraries[i].reader, path, stops, MODE_COUNT);
         else
             printf("ok %d # SKIP no %s here\n", ++tap_count, libraries[i].file);
     }

@@ -24,7 +24,6 @@ struct truth_driver {
     uint64_t checks;    /* at least so many of the allocator's totals are compared */
     const char *found;  /* how the roots are found, or NULL */
     const char *remove; /* a file that is unlinked before a core is read, or NULL */
-    const char *todo;   /* why blocks may have no name, where that is known; or NULL */
     bool wait;          /* learn what was live before main() began */
 };
 static struct truth_driver driver;
@@ -64,15 +63,11 @@ static void result_judge(const struct truth_result *sum, unsigned read, unsigned
     ok(sum->missed == 0 && sum->short_blocks == 0 && sum->booked > 0,
        "%s: none of %" PRIu64 " live blocks missed (%" PRIu64 ", %" PRIu64 " short)", name,
        sum->booked, sum->missed, sum->short_blocks);
-    if (sum->unnamed && driver.todo)
-        printf("not ok %d - %s: %" PRIu64 " blocks without a name # TODO %s\n", ++tap_count, name,
-               sum->unnamed, driver.todo);
-    else
-        ok(sum->unnamed == 0,
-           "%s: each of %" PRIu64 " others has a name (%" PRIu64 " kept, %" PRIu64 " dtv, %" PRIu64
-           " before main, %" PRIu64 " in hands, %" PRIu64 " in flight at %" PRIu64 " operations)",
-           name, sum->extra, sum->kept, sum->dtv, sum->before_main, sum->in_hands, sum->in_flight,
-           sum->locked);
+    ok(sum->unnamed == 0,
+       "%s: each of %" PRIu64 " others has a name (%" PRIu64 " kept, %" PRIu64 " dtv, %" PRIu64
+       " before main, %" PRIu64 " in hands, %" PRIu64 " in flight at %" PRIu64 " operations)",
+       name, sum->extra, sum->kept, sum->dtv, sum->before_main, sum->in_hands, sum->in_flight,
+       sum->locked);
     ok(sum->findings == 0, "%s: no findings (%" PRIu64 ")", name, sum->findings);
     ok(sum->disagreeing == 0 && sum->checks >= driver.checks * (uint64_t)read,
        "%s: the allocator's %" PRIu64 " totals agree (%" PRIu64 " do not)", name, sum->checks,
