@@ -279,10 +279,10 @@ bool cfi_fde_at(const struct cfi_image *image, uint64_t address, struct cfi_fde 
     return !c.failed;
 }
 
-/* Without a table: one entry after the other from the start of .eh_frame. */
-static bool find_linear(const struct cfi_image *image, uint64_t address, uint64_t pc,
-                        struct cfi_fde *fde)
+bool cfi_find_from(const struct cfi_image *image, uint64_t frames_address, uint64_t pc,
+                   struct cfi_fde *fde)
 {
+    uint64_t address = frames_address;
     for (uint32_t i = 0; address && i < FDE_SEARCH_MAX; i++) {
         uint64_t next;
         if (cfi_fde_at(image, address, fde, &next) &&
@@ -317,7 +317,7 @@ bool cfi_find(const struct cfi_image *image, uint64_t hdr_address, uint64_t pc, 
         return false;
     uint64_t count = cfi_pointer(&c, count_encoding, hdr_address);
     if (count_encoding == PE_OMIT || table_encoding != HDR_TABLE)
-        return find_linear(image, frames, pc, fde);
+        return cfi_find_from(image, frames, pc, fde);
     if (c.failed || count > (c.end - c.at) / 8)
         return false;
     int64_t distance = (int64_t)(pc - hdr_address);

@@ -61,6 +61,9 @@ struct cfi_fde {
 /* The FDE that covers pc, by the search table at hdr_address (.eh_frame_hdr). */
 bool cfi_find(const struct cfi_image *image, uint64_t hdr_address, uint64_t pc,
               struct cfi_fde *fde);
+/* The same without a table: one after the other from .eh_frame's start on. */
+bool cfi_find_from(const struct cfi_image *image, uint64_t frames_address, uint64_t pc,
+                   struct cfi_fde *fde);
 /* The one at this address; *next, when not NULL, is that of the next entry, 0 at the end. False
  * with *next not 0: a CIE, or one that cannot be understood. */
 bool cfi_fde_at(const struct cfi_image *image, uint64_t address, struct cfi_fde *fde,

@@ -25,6 +25,8 @@
 #define _GNU_SOURCE
 #include "cfi_rows.h"
 
+#include "eh_frame_section.h"
+
 #include <dlfcn.h>
 #include <link.h>
 #include <sys/auxv.h>
@@ -32,7 +34,7 @@
 #ifdef _dl_find_object
 #undef _dl_find_object
 #endif
-#if defined(DLFO_STRUCT_HAS_EH_DBASE)
+#if defined(DLFO_STRUCT_HAS_EH_DBASE) && !defined(CFI_WITHOUT_FIND_OBJECT)
 #define HAVE_DL_FIND_OBJECT 1
 extern __typeof(_dl_find_object) _dl_find_object __attribute__((weak));
 #endif
@@ -66,6 +68,11 @@ static int phdr_visit(struct dl_phdr_info *info, size_t size, void *argument)
     return 1;
 }
 
+static bool module_is_executable(const struct loaded_module *module)
+{
+    return getauxval(AT_PHDR) - module->start < module->end - module->start;
+}
+
 #ifdef HAVE_DL_FIND_OBJECT
 /* The segment of the same module that holds the address belongs to it as well. */
 static void module_widen(struct loaded_module *module, const struct link_map *map,
@@ -94,6 +101,8 @@ static bool module_find_object(uintptr_t pc, struct loaded_module *module)
         module_widen(module, map, module->eh_frame_hdr);
         module_widen(module, map, (uintptr_t)map->l_ld);
         module_widen(module, map, getauxval(AT_PHDR));
+        if (!module->eh_frame_hdr && module_is_executable(module))
+            module_widen(module, map, eh_frame_section(module->bias));
     }
     return true;
 }
@@ -174,13 +183,23 @@ static uint32_t row_pack(const struct cfi_image *image, const struct cfi_row *ro
     return row->cfa_register == CFI_BP ? row_make(ROW_BP, row->cfa.value, slot) : ROW_SLOW;
 }
 
+static bool module_fde(const struct loaded_module *module, const struct cfi_image *image,
+                       uintptr_t pc, struct cfi_fde *fde)
+{
+    if (module->eh_frame_hdr)
+        return cfi_find(image, module->eh_frame_hdr, pc, fde);
+    if (!module_is_executable(module))
+        return false;
+    uintptr_t frames = eh_frame_section(module->bias);
+    return frames && cfi_find_from(image, frames, pc, fde);
+}
+
 static bool module_row(const struct loaded_module *module, uintptr_t pc, struct cfi_row *row,
                        bool *signal)
 {
     struct cfi_image image = module_image(module);
     struct cfi_fde fde;
-    if (!module->eh_frame_hdr || !cfi_find(&image, module->eh_frame_hdr, pc, &fde) ||
-        !cfi_row_at(&image, &fde, pc, row))
+    if (!module_fde(module, &image, pc, &fde) || !cfi_row_at(&image, &fde, pc, row))
         return false;
     *signal = fde.signal;
     return true;
@@ -238,7 +257,7 @@ static uint32_t row_look_up(uintptr_t pc, bool *keep)
     struct cfi_image image = module_image(&module);
     if (module_row(&module, pc, &row, &signal))
         word = row_pack(&image, &row, signal);
-    else if (cfi_find(&image, module.eh_frame_hdr, pc + 1, &fde) && fde.pc_start == pc + 1)
+    else if (module_fde(&module, &image, pc + 1, &fde) && fde.pc_start == pc + 1)
         word = ROW_END; /* nobody called: makecontext wrote the start of this function there */
     else
         __atomic_store_n(&has_bare, 1, __ATOMIC_RELAXED);

@@ -73,7 +73,7 @@ $(BUILD)/programs/%.so: tests/programs/modules/%.c
 
 # the allocator's capture of stacks, in a library that is preloaded, and in tests of its own
 CAPTURE_OBJECTS := $(addprefix $(BUILD)/allocator/,call_stack.o stack_table.o stack_walk.o cfi_rows.o \
-    cfi_step.o cfi_program.o pages.o)
+    cfi_step.o cfi_program.o eh_frame_section.o pages.o)
 $(BUILD)/programs/capture_check.so: tests/programs/modules/capture_check.c tests/programs/capture_compare.h $(CAPTURE_OBJECTS)
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) $(HIMALLOC_CFLAGS) -shared -I. -Itests -o $@ $< $(CAPTURE_OBJECTS) -Wl,-z,nodelete
@@ -86,6 +86,15 @@ $(BUILD)/unit/alloc_call_stack.t: tests/unit/alloc_call_stack.c tests/programs/c
     $(CAPTURE_OBJECTS) $(BUILD)/programs/plugin_one.so $(BUILD)/programs/plugin_two.so
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) -fno-builtin -I. -Itests -o $@ $< $(CAPTURE_OBJECTS) -pthread -ldl
+
+# as with a C library that has no _dl_find_object, and in a static program without .eh_frame_hdr
+CAPTURE_VARIANTS := $(BUILD)/unit/alloc_call_stack_phdr.t $(BUILD)/unit/alloc_call_stack_static.t
+UNIT_TESTS += $(CAPTURE_VARIANTS)
+$(BUILD)/unit/alloc_call_stack_phdr.t: CAPTURE_FLAGS := -DCFI_WITHOUT_FIND_OBJECT
+$(BUILD)/unit/alloc_call_stack_static.t: CAPTURE_FLAGS := -static -no-pie -DCAPTURE_STATIC
+$(CAPTURE_VARIANTS): $(BUILD)/unit/alloc_call_stack.t
+	$(CC) $(filter-out -MMD -MP,$(COMMON)) -fno-builtin -I. -Itests $(CAPTURE_FLAGS) -o $@ \
+		tests/unit/alloc_call_stack.c $(CAPTURE_OBJECTS:$(BUILD)/%.o=%.c) -pthread -ldl
 
 .PHONY: test-programs sanitized-tests
 sanitized-tests: $(filter-out $(BUILD)/unit/alloc_%,$(UNIT_TESTS))
