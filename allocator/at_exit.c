@@ -65,10 +65,24 @@ static bool claim(void)
     return false;
 }
 
+/* What is to be done once at the end; says whether there are leaks. */
+static bool look(void)
+{
+    if (options_heapprofile.prefix.length)
+        leakcheck_dump(" (Exiting)\n");
+    return options_leakcheck.at_exit && !leakcheck_is_turned_off() &&
+           leakcheck_run() == LEAKCHECK_LEAKS;
+}
+
 static bool leaks_found(void)
 {
-    return claim() && !leakcheck_is_turned_off() && leakcheck_run() == LEAKCHECK_LEAKS &&
-           options_leakcheck.exit_code != 0;
+    return claim() && look() && options_leakcheck.exit_code != 0;
+}
+
+static void on_dump_signal(int number)
+{
+    (void)number;
+    leakcheck_dump(" (Signal)\n");
 }
 
 static void flush_output(void)
@@ -114,8 +128,8 @@ static void on_sigterm(int number)
 {
     struct sigaction plain = {.sa_handler = SIG_DFL};
     sigset_t only;
-    if (claim() && !leakcheck_is_turned_off())
-        leakcheck_run();
+    if (claim())
+        look();
     sigaction(number, &plain, NULL);
     sigemptyset(&only);
     sigaddset(&only, number);
@@ -136,7 +150,7 @@ static void catch_sigterm(void)
 
 void at_exit_start(void)
 {
-    if (!options_leakcheck.at_exit)
+    if (!options_leakcheck.at_exit && !options_heapprofile.prefix.length)
         return;
     free(malloc(1)); /* a program that never allocates has a heap to be looked at as well */
     leakcheck_prepare();
@@ -147,6 +161,9 @@ void at_exit_start(void)
     __cxa_at_quick_exit(on_quick_exit, NULL);
 #endif
     catch_sigterm();
+    struct sigaction dump = {.sa_handler = on_dump_signal, .sa_flags = SA_ONSTACK | SA_RESTART};
+    if (options_heapprofile.prefix.length && options_heapprofile.signal)
+        sigaction((int)options_heapprofile.signal, &dump, NULL);
 }
 
 __attribute__((constructor)) static void at_exit_register(void)

@@ -71,7 +71,9 @@ static struct {
     char inspector[PATH_MAX], report[PATH_MAX], suppressions[PATH_MAX], style[STYLE_MAX];
     char profile[PATH_MAX];
     const char *embedded;
-    bool is_ready;
+    char dump[PATH_MAX]; /* HEAPPROFILE's prefix */
+    uint32_t dump_pid, dump_count;
+    bool is_ready, is_dumping;
     int error_descriptor; /* duplicate of standard error, -1: none */
     dev_t error_device;
     ino_t error_inode;
@@ -149,7 +151,8 @@ static void complain(const char *what, const char *name)
 {
     char bytes[PATH_MAX + 128];
     struct text line = {.bytes = bytes, .size = sizeof(bytes)};
-    text_add_string(&line, "himalloc: no leak check: ");
+    text_add_string(&line,
+                    plan.is_dumping ? "himalloc: no heap profile: " : "himalloc: no leak check: ");
     text_add_string(&line, what);
     text_add_string(&line, name);
     text_add_string(&line, "\n");
@@ -273,11 +276,25 @@ bool leakcheck_is_turned_off(void)
     return __lsan_is_turned_off && __lsan_is_turned_off();
 }
 
+static void keep_dump(void)
+{
+    const struct option_text *prefix = &options_heapprofile.prefix;
+    char path[PATH_MAX];
+    if (prefix->length == 0 || prefix->length >= sizeof(path))
+        return;
+    memcpy(path, prefix->text, prefix->length);
+    path[0] = (char)(path[0] & 0x7f);
+    keep_path(plan.dump, path, prefix->length);
+    if (!options_heapprofile.is_child)
+        plan.dump_pid = (uint32_t)pages_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
+}
+
 void leakcheck_prepare(void)
 {
     const struct options_leakcheck *o = &options_leakcheck;
     plan.is_ready = true;
     find_inspector();
+    keep_dump();
     keep_error_descriptor();
     keep_path(plan.report, o->report.text, o->report.length);
     keep_path(plan.suppressions, o->suppressions.text, o->suppressions.length);
@@ -376,9 +393,47 @@ static void fill_arguments(struct launch *launch, uint32_t pid)
     *next = NULL;
 }
 
+/* PREFIX.0001.heap, of a child PREFIX_PID.0001.heap. */
+static void name_dump(struct launch *launch, uint32_t pid)
+{
+    struct text text = {.bytes = launch->profile, .size = sizeof(launch->profile)};
+    text_add_string(&text, plan.dump);
+    if (pid != plan.dump_pid) {
+        text_add_string(&text, "_");
+        text_add_string(&text, launch->pid);
+    }
+    uint32_t number = ++plan.dump_count;
+    text_add_string(&text, ".");
+    for (uint32_t least = 1000; least > 1 && number < least; least /= 10)
+        text_add_string(&text, "0");
+    text_add_number(&text, number);
+    text_add_string(&text, ".heap");
+}
+
+static void fill_dump(struct launch *launch, uint32_t pid, const char *why)
+{
+    static char words[][24] = {"-p", "export", "-q", "--progress=never", "--format=gperftools",
+                               "-o"};
+    char bytes[PATH_MAX + 128], **next = launch->arguments;
+    struct text line = {.bytes = bytes, .size = sizeof(bytes)};
+    name_dump(launch, pid);
+    *next++ = plan.inspector;
+    *next++ = words[0];
+    *next++ = launch->pid;
+    for (int i = 1; i < 6; i++)
+        *next++ = words[i];
+    *next++ = launch->profile;
+    *next = NULL;
+    text_add_string(&line, "Dumping heap profile to ");
+    text_add_string(&line, launch->profile);
+    text_add_string(&line, why);
+    pages_syscall(SYS_write, error_descriptor(), (long)bytes, (long)line.length, 0, 0, 0);
+}
+
 static bool is_for_us(const char *variable)
 {
-    static const char *const names[] = {"LD_PRELOAD=", "LD_AUDIT=", "HIMALLOC=", "HEAPCHECK="};
+    static const char *const names[] = {
+        "LD_PRELOAD=", "LD_AUDIT=", "HIMALLOC=", "HEAPCHECK=", "HEAPPROFILE="};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (strncmp(variable, names[i], strlen(names[i])) == 0)
             return true;
@@ -551,7 +606,8 @@ static enum leakcheck_verdict verdict_of(int status, const struct launch *launch
     return status == 0 ? LEAKCHECK_CLEAN : status == 1 ? LEAKCHECK_LEAKS : LEAKCHECK_UNKNOWN;
 }
 
-enum leakcheck_verdict leakcheck_run(void)
+/* why: NULL for a check, else for a heap profile. */
+static enum leakcheck_verdict look(const char *why)
 {
     uint32_t pid = (uint32_t)pages_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
     size_t bytes;
@@ -566,6 +622,8 @@ enum leakcheck_verdict leakcheck_run(void)
         complain("no memory", "");
         return LEAKCHECK_UNKNOWN;
     }
+    if (why)
+        fill_dump(launch, pid, why);
     /* a descendant must be allowed to look: also where only ancestors may (Yama), and in a process
      * that changed its user */
     long dumpable = pages_syscall(SYS_prctl, PR_GET_DUMPABLE, 0, 0, 0, 0, 0);
@@ -578,4 +636,17 @@ enum leakcheck_verdict leakcheck_run(void)
         pages_syscall(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0, 0);
     pages_unmap(launch, bytes);
     return verdict;
+}
+
+enum leakcheck_verdict leakcheck_run(void)
+{
+    return look(NULL);
+}
+
+void leakcheck_dump(const char *why)
+{
+    plan.is_dumping = true;
+    if (look(why) == LEAKCHECK_UNKNOWN)
+        complain("heapinspect failed", "");
+    plan.is_dumping = false;
 }

@@ -14,6 +14,8 @@ enum leakcheck_verdict {
 void leakcheck_prepare(void);
 /* Allocates nothing, takes no lock, touches no stdio: can be called from a signal handler. */
 enum leakcheck_verdict leakcheck_run(void);
+/* The next heap profile of HEAPPROFILE; as leakcheck_run in all else. */
+void leakcheck_dump(const char *why);
 /* The program says that it is not to be checked (__lsan_is_turned_off). */
 bool leakcheck_is_turned_off(void);
 

@@ -28,6 +28,7 @@ bool options_background = true;
 uint32_t options_stacks_mode, options_sample_bytes = SAMPLE_BYTES;
 static bool stacks_given;
 struct options_leakcheck options_leakcheck = {.exit_code = 23};
+struct options_heapprofile options_heapprofile;
 static uint8_t options_check = CHECK_FAST;
 static bool is_read, is_applied, is_running;
 
@@ -127,6 +128,16 @@ static void option_set_heapcheck(const char *value)
         }
 }
 
+/* As gperftools does it: who finds the value unmarked marks it for those that it will start, so
+ * that they do not write over its files. */
+static void option_set_heapprofile(char *value)
+{
+    struct options_heapprofile *o = &options_heapprofile;
+    o->prefix = (struct option_text){value, strlen(value)};
+    o->is_child = (*value & 0x80) != 0;
+    *value = (char)(*value | 0x80);
+}
+
 static bool option_set(const char *key, size_t key_length, const char *value, size_t length)
 {
     uint32_t number;
@@ -188,6 +199,10 @@ static void options_find(void)
             himalloc = *e + 9;
         else if (!heapcheck && strncmp(*e, "HEAPCHECK=", 10) == 0)
             heapcheck = *e + 10;
+        else if (strncmp(*e, "HEAPPROFILE=", 12) == 0 && (*e)[12])
+            option_set_heapprofile(*e + 12);
+        else if (strncmp(*e, "HEAPPROFILESIGNAL=", 18) == 0)
+            token_number(*e + 18, strlen(*e + 18), &options_heapprofile.signal);
     }
     if (heapcheck)
         option_set_heapcheck(heapcheck);
@@ -203,7 +218,7 @@ static void options_find(void)
  * addresses of a program that has few. */
 static uint32_t stacks_by_default(void)
 {
-    if (options_leakcheck.at_exit)
+    if (options_leakcheck.at_exit || options_heapprofile.prefix.length)
         return HM_STACKS_FULL;
     return pages_address_limit() == SIZE_MAX ? HM_STACKS_SAMPLED : HM_STACKS_OFF;
 }

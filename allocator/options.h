@@ -27,6 +27,14 @@ struct options_leakcheck {
 };
 extern struct options_leakcheck options_leakcheck;
 
+/* gperftools' heap profiles: HEAPPROFILE and HEAPPROFILESIGNAL. */
+struct options_heapprofile {
+    struct option_text prefix; /* its first byte may have the mark of a child, 0x80 */
+    bool is_child;             /* a program that this one's parent started */
+    uint32_t signal;           /* asks for one; 0: none */
+};
+extern struct options_heapprofile options_heapprofile;
+
 /* Reads the environment as soon as there is one; cheap when that was done. */
 void options_read(void);
 /* From the constructor: a static program can be asked for its stacks from now on, not before; where

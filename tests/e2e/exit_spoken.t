@@ -3,6 +3,7 @@
 allocator's own tests hold with all stacks kept, and with samples."""
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -46,6 +47,21 @@ status, out, sizes, err = spoken("asked", ",style:text")
 is_((status, err.count("720 B direct")), (23, 1), "__lsan_do_leak_check ends the program, once")
 status, out, err = run([PROGRAM, "asked"], env=environment(HIMALLOC="stacks:full"), cwd=HERE)
 is_((status, err), (4, ""), "... not where no check is asked for")
+
+# gperftools' heap profiles
+env = environment("himalloc", HEAPPROFILE=HERE + "/made")
+status, out, err = run([PROGRAM, "plain"], env=env, cwd=HERE)
+ok(status == 4 and f"Dumping heap profile to {HERE}/made.0001.heap" in err, "HEAPPROFILE: a file at exit")
+with open(HERE + "/made.0001.heap", encoding="utf-8") as file:
+    text = file.read()
+ok(text.startswith("heap profile: ") and re.search(r"^ *1: +720 \[ *1: +720\] @ 0x", text, re.M) and
+   "MAPPED_LIBRARIES:" in text, "... of all that is live, exactly")
+status, out, err = run(["sh", "-c", f"'{PROGRAM}' plain; kill -USR2 $$; exit 3"],
+                       env=dict(env, HEAPPROFILE=HERE + "/shell", HEAPPROFILESIGNAL="12"), cwd=HERE)
+names = sorted(re.sub(r"_\d+", "_PID", name) for name in os.listdir(HERE) if name.startswith("shell"))
+is_((status, [name for name in names if "0002" not in name]),  # some shells end by _exit
+    (3, ["shell.0001.heap", "shell_PID.0001.heap"]),
+    "... on a signal; those of children have names of their own")
 
 for setting, names in (("stacks:full", ("api", "stress", "threads", "fork_signal", "remarks")),
                        ("stacks:sampled,sample:2000", ("api", "stress", "fork_signal", "remarks")),
