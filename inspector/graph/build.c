@@ -61,7 +61,8 @@ static bool worker_new(struct build *build, struct build_worker *w)
     w->group = malloc((BUILD_GROUP * (size_t)EDGES_FAT + places) * sizeof *w->group);
     w->list = malloc(BUILD_GROUP * sizeof *w->list);
     w->slots = malloc(places * sizeof *w->slots);
-    return w->results && w->group && w->list && w->slots;
+    w->ends = malloc(WINDOW_BYTES / 8 * sizeof *w->ends); /* slots are not smaller than words */
+    return w->results && w->group && w->list && w->slots && w->ends;
 }
 
 static void worker_free(struct build_worker *w)
@@ -71,6 +72,7 @@ static void worker_free(struct build_worker *w)
     free(w->group);
     free(w->list);
     free(w->slots);
+    free(w->ends);
     VECTOR_FREE(&w->large);
     VECTOR_FREE(&w->fat);
     VECTOR_FREE(&w->holds);

@@ -41,6 +41,7 @@ struct build_worker {
     size_t list_count;
     uint32_t most_kept; /* by one block of the list */
     uint16_t *slots;    /* of the kept words, in a slab */
+    uint16_t *ends;     /* of each slot's words, in a window */
     build_extents large;
     VECTOR(struct fat_part) fat;
     root_holds holds;

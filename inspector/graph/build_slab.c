@@ -77,6 +77,24 @@ static size_t deal(struct build_worker *w, const struct region *region, const ui
     return to;
 }
 
+/* Where every word is an edge, or a code: they go over in one piece. A slot's words lie together,
+ * so its last one is stored by whoever comes last, and nothing is counted up word by word. */
+static void gather_whole(struct build_worker *w, size_t count, uint8_t *degrees, uint32_t slots)
+{
+    uint16_t *ends = w->ends; /* of each slot's words; 0: it has none */
+    memset(ends, 0, slots * sizeof *ends);
+    for (size_t i = 0; i < count; i++)
+        ends[w->slots[i]] = (uint16_t)(i + 1);
+    uint16_t before = 0;
+    for (uint32_t i = 0; i < slots; i++) {
+        degrees[i] = (uint8_t)(ends[i] ? ends[i] - before : 0);
+        before = ends[i] ? ends[i] : before;
+    }
+    memcpy(w->group + w->group_count, w->results, count * sizeof *w->results);
+    w->resolved += count;
+    w->group_count += count;
+}
+
 /* Edges behind those of the group so far; a degree never passes 254. */
 static void gather(struct build_worker *w, size_t count, uint8_t *degrees)
 {
@@ -103,8 +121,11 @@ void build_slab(struct build *build, struct build_worker *w, const struct region
         size_t count = deal(w, region, live, block);
         w->words += (uint64_t)live_between(live, block, stop) * (region->usable / 8);
         w->kept += count;
-        build_resolve(build, w, count);
-        gather(w, count, &build->graph->edges.degrees[block]);
+        uint8_t *degrees = &build->graph->edges.degrees[block];
+        if (build_resolve(build, w, count) == 0)
+            gather_whole(w, count, degrees, stop - block);
+        else
+            gather(w, count, degrees);
         block = stop;
     }
 }
