@@ -328,8 +328,9 @@ bool large_free_own(const void *p)
 {
     uint64_t offset = (uintptr_t)p - hm_hot.base;
     uint32_t unit = (uint32_t)(offset >> UNIT_SHIFT);
+    const struct hm_unit *units = range_units(range_at(0));
     return offset < hm_hot.bytes && offset % UNIT_BYTES == 0 &&
-           hm_hot.codes[unit] == CODE_LARGE_HEAD && range_at(0)->notes == 0 &&
+           hm_hot.codes[unit] == CODE_LARGE_HEAD && !(units[unit].marks & UNIT_NOTED) &&
            hm_hot.root->remark_count == 0 && pocket_free(range_at(0), unit);
 }
 

@@ -57,22 +57,21 @@ static uint64_t random_next(void)
     return mix(hm_tls.random);
 }
 
-/* -ln(u) for 0 < u <= 1, to some 13 digits: u = m * 2^e with m around 1, ln m as a series of
- * (m - 1) / (m + 1). */
+/* -ln(u) for 0 < u <= 1, to 9 digits: u = m * 2^e with m around 1, ln m as a series of
+ * (m - 1) / (m + 1). Unrolled, no term wants a division. */
 static double minus_log(double u)
 {
     uint64_t bits;
     memcpy(&bits, &u, sizeof(bits));
-    int e = (int)(bits >> 52) - 1023;
-    bits = (bits & ((1ULL << 52) - 1)) | 1023ULL << 52;
+    uint64_t fraction = bits & ((1ULL << 52) - 1);
+    uint64_t upper = fraction > 0x6a09e667f3bcdULL; /* m > sqrt 2; no branch: it would be guessed */
+    int e = (int)(bits >> 52) - 1023 + (int)upper;
+    bits = fraction | (1023 - upper) << 52;
     double m;
     memcpy(&m, &bits, sizeof(m));
-    if (m > 1.4142135623730951) {
-        m /= 2;
-        e++;
-    }
     double s = (m - 1) / (m + 1), square = s * s, sum = 0;
-    for (int k = 17; k > 0; k -= 2)
+#pragma GCC unroll 5
+    for (int k = 9; k > 0; k -= 2)
         sum = sum * square + 1.0 / k;
     return -(e * 0.6931471805599453 + 2 * s * sum);
 }

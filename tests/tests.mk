@@ -144,11 +144,16 @@ $(BUILD)/bench/capture: tests/bench/capture.c $(CAPTURE_OBJECTS)
 	@mkdir -p $(@D)
 	$(CC) $(filter-out -MMD -MP,$(COMMON)) -fomit-frame-pointer -I. -o $@ $< $(CAPTURE_OBJECTS)
 
+$(BUILD)/bench/measure: tests/bench/measure.c
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) -static -o $@ $<
+
 bench: all $(BENCHES) $(BUILD)/names/name_addresses
 	$(BUILD)/bench/capture
 	$(BUILD)/bench/leakbench
 	@BUILD=$(BUILD) tests/bench/symbolise
 	@BUILD=$(BUILD) tests/bench/allocators $(BENCH_RUNS)
+	@BUILD=$(BUILD) tests/bench/programs $(BENCH_RUNS)
 
 # the stepper and the program that it steps: linked at a fixed address, on the static library
 STEPPER := $(BUILD)/step/step
