@@ -16,12 +16,16 @@
  * a header, the places from which an aligned block could start are looked at first; a header there
  * whose prev_size leads back to base is the true one.
  *
+ * A thread stopped in realloc() between mremap() and the header's new size leaves one that may
+ * cover what others have mapped behind it since. So where threads are inside and fewer chunks were
+ * found than there are, headers are looked for inside of those found as well.
+ *
  * False ones: any page may hold such words by chance. mp_.n_mmaps says how many there are; what
  * goes beyond is dropped, those that fill a mapping last.
  */
 #include "heap/ptmalloc.h"
 
-enum { SCAN_BYTES = 1 << 20, SCAN_RANGES = 64, MAPPED_MAX = 1 << 22 };
+enum { SCAN_BYTES = 1 << 20, SCAN_RANGES = 64, MAPPED_MAX = 1 << 22, HIDDEN_PAGES = 1 << 14 };
 
 struct mapped {
     hi_addr base, chunk, end; /* mapping, header, end of the mapping */
@@ -240,6 +244,55 @@ static void scan_unclaimed(struct scan *scan)
     free(claimed);
 }
 
+/* -- what a stale size hides -------------------------------------------------------------------
+ */
+
+static int mapped_order(const void *a, const void *b)
+{
+    const struct mapped *x = a, *y = b;
+    return x->base < y->base ? -1 : x->base > y->base;
+}
+
+/* Chunks inside of found[index], whose size then is what they leave. */
+static void hidden_in(struct scan *scan, size_t index, unsigned *budget)
+{
+    struct ptmalloc *p = scan->p;
+    const struct mapped outer = scan->found.items[index];
+    hi_addr limit = evidence_heap_run(p->target, outer.base).end;
+    for (hi_addr page = (outer.chunk | (p->page_bytes - 1)) + 1; page < outer.end && *budget;
+         page += p->page_bytes, --*budget) {
+        uint64_t prev_size, size;
+        struct mapped inner;
+        if (!header_at(p, page, &prev_size, &size) ||
+            !mapped_at(p, page, prev_size, size, limit, &inner))
+            continue;
+        struct mapped *found = VECTOR_PUSH(&scan->found);
+        scan->failed |= !found;
+        if (!found)
+            return;
+        *found = inner;
+        struct mapped *cut = &scan->found.items[index];
+        if (cut->end > page) {
+            cut->usable -= cut->end - page;
+            cut->end = page;
+        }
+        page = inner.end - p->page_bytes;
+    }
+}
+
+static void hidden_find(struct scan *scan)
+{
+    const struct ptmalloc *p = scan->p;
+    unsigned budget = HIDDEN_PAGES;
+    size_t count = scan->found.count;
+    if (!p->par || !p->flux_budget || count >= p->n_mmaps)
+        return;
+    for (size_t i = 0; i < count && !scan->failed; i++)
+        hidden_in(scan, i, &budget);
+    if (scan->found.count > count)
+        qsort(scan->found.items, scan->found.count, sizeof *scan->found.items, mapped_order);
+}
+
 /* -- what is kept -------------------------------------------------------------------------------
  */
 
@@ -324,6 +377,8 @@ bool ptmalloc_walk_mapped(struct ptmalloc *p, struct heap_sink *sink)
     scan.failed = !scan.buffer;
     if (scan.buffer)
         scan_unclaimed(&scan);
+    if (!scan.failed)
+        hidden_find(&scan);
     bool fine = !scan.failed && mapped_push_all(&scan);
     VECTOR_FREE(&scan.found);
     free(scan.buffer);

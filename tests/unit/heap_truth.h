@@ -194,6 +194,9 @@ static void truth_booked(const struct heap_truth *table, const struct blocks *bl
                        blocks_at(blocks, address, &place)
                            ? block_state_name(blocks_state(blocks, place.block))
                            : "no block");
+            if (result->missed <= 5 && blocks_at(blocks, address, &place))
+                printf("#   %" PRIu64 " bytes into a block of %" PRIu64 "\n", place.offset,
+                       blocks_usable(blocks, place.block));
         } else if (blocks_usable(blocks, place.block) - place.offset < slot->size) {
             if (result->short_blocks++ < 5)
                 printf("# short: 0x%" PRIx64 " has %" PRIu64 " of %" PRIu64 " bytes\n", address,

@@ -236,6 +236,22 @@ static void suspects(struct image *image)
     target_close(target);
 }
 
+/* A thread inside, after mremap() and before the new size: the old one covers two others. */
+static void stale_size(struct image *image, const struct image_release *release)
+{
+    struct heaps *heaps = NULL;
+    image_build(image, release);
+    uint64_t before = get64(image, IMAGE_MAPPED + 8);
+    put64(image, IMAGE_MAPPED + 8, before + 4 * 4096);
+    put32(image, IMAGE_MAIN, 1); /* its mutex */
+    struct target *target = image_target(image);
+    bool opened = image_open(target, &heaps) == HI_OK && heaps->count == 1;
+    ok(opened && mistakes(image, heaps) == 0, "%s: mapped chunks behind a stale size are found",
+       release->name);
+    heaps_close(heaps);
+    target_close(target);
+}
+
 static void fail_reads(struct image *image, const struct image_release *release)
 {
     image_build(image, release);
@@ -285,6 +301,8 @@ int main(void)
         check_release(image, &releases[i]);
     idle(image);
     suspects(image);
+    stale_size(image, &releases[7]);
+    stale_size(image, &releases[9]);
     flip_all(image, &releases[7]);
     flip_all(image, &releases[9]);
     fail_reads(image, &releases[7]);
