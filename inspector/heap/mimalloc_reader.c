@@ -370,9 +370,11 @@ static enum hi_code mimalloc_walk(const struct heap_context *context, struct hea
                                   struct heap_sink *sink, struct hi_err *err)
 {
     struct walk walk = {.context = context, .heap = heap->state, .sink = sink};
-    struct arena arena = {.state = ARENA_OK};
     if (!heap->active)
         return HI_OK;
+    struct arena arena = {.state = ARENA_OK,
+                          .address = walk.heap->segment ? walk.heap->segments.items[0]
+                                                        : walk.heap->tree.root};
     enum hi_code code = evidence_cache_new(&walk.records, context->target, err);
     if (code != HI_OK)
         return code;

@@ -74,6 +74,25 @@ static void sound(struct heap_image *image, const char *name)
     target_close(target);
 }
 
+/* Each arena has an address, and the first thread (which allocated) is named by one of them. */
+static void arenas(struct heap_image *image, const char *name)
+{
+    struct target *target = image_target(image);
+    struct truth_opened opened;
+    unsigned without = 0, owned = strcmp(image->head->reader, "mimalloc") == 0;
+    bool is_open = truth_open(&opened, target, image->head->reader);
+    for (size_t i = 0; is_open && i < opened.heaps->arenas.count; i++) {
+        const struct arena *arena = &opened.heaps->arenas.items[i];
+        without += arena->address == 0 && strcmp(arena->name, "mapped") != 0;
+        for (uint32_t k = 0; k < arena->tid_count && k < ARENA_MAX_TIDS; k++)
+            owned += arena->tids[k] == target_thread(target, 0)->tid;
+    }
+    ok(is_open && without == 0 && owned == 1, "%s: arenas have addresses, and the first thread one",
+       name);
+    truth_close(&opened);
+    target_close(target);
+}
+
 /* -- hostile ------------------------------------------------------------------------------------
  */
 
@@ -135,6 +154,7 @@ int main(int argc, char **argv)
         const char *name = strrchr(names[i], '/') + 1;
         if (ok(image_load(&image, names[i]), "%s", name)) {
             sound(&image, name);
+            arenas(&image, name);
             damage(&image, name, each);
         }
         image_free(&image);
