@@ -189,7 +189,7 @@ static void free_large(void *p, const struct block_place *place)
 {
     if (LIKELY(place->state != BLOCK_NONE && place->start == (uintptr_t)p)) {
         large_set_note(p, NULL);
-        remark_forget(p);
+        remark_forget_large(p);
     }
     large_free(p);
 }

@@ -202,3 +202,14 @@ void remark_forget(const void *p)
     }
     lock_release(&root->registry_lock);
 }
+
+void remark_forget_large(const void *p)
+{
+    struct hm_range *r = range_find(p);
+    struct hm_unit *head = r ? range_units(r) + (((uintptr_t)p - r->base) >> UNIT_SHIFT) : NULL;
+    if (head && !(head->marks & UNIT_REMARKED))
+        return;
+    if (head)
+        head->marks &= (uint8_t)~UNIT_REMARKED;
+    remark_forget(p);
+}

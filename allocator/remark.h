@@ -13,5 +13,7 @@ enum remark_result remark_root(const void *p, size_t bytes);
 bool remark_unroot(const void *p, size_t bytes);
 /* The block at p is about to be free: what was said of it goes. */
 void remark_forget(const void *p);
+/* The same of one that is in no slab. */
+void remark_forget_large(const void *p);
 
 #endif
