@@ -55,7 +55,7 @@ static bool slot_overlay(struct overlay *overlay, unsigned class, hi_addr slot, 
                          bool doubtful)
 {
     uint64_t head, tail;
-    hi_addr broken;
+    hi_addr broken = 0;
     if (!evidence_cache_u64(overlay->lists.cache, slot, &head) ||
         !evidence_cache_u64(overlay->lists.cache, slot + 8, &tail))
         return true;
