@@ -133,8 +133,9 @@ void note_change(const void *p, uint32_t class_index, const struct block_note *v
     struct hm_note *note = note_of(p, class_index);
     if (!note)
         return;
+    note->stack = values->stack; /* first, as in note_set */
+    STORE_ORDER();
     note->requested = values->bytes;
-    note->stack = values->stack;
 }
 
 /* The mark keeps who frees a block without a note from looking at it: that would cost a page table.

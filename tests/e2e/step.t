@@ -122,6 +122,8 @@ seen |= check_sound("all stacks, three threads", ["--boundaries", "30000"], [8, 
 seen |= check_sound("all stacks, waves", ["--boundaries", "20000"], [9, 3, 2, 20, "waves"], 20000, "full")
 seen |= check_sound("samples", ["--boundaries", "30000"], [5, 3, 2, 60, "named"], 30000,
                     "sampled,sample:20000")
+seen |= check_sound("stacks switched on and off", ["--boundaries", "40000"],
+                    [6, 6, 1, 60, "switching"], 40000, "full")
 for needed in ("thread_cache_malloc", "thread_cache_free", "slab_fill", "slab_give", "bin_grow",
                "bin_flush", "slab_make", "slab_release_spare", "large_malloc", "large_free",
                "large_resize", "realloc_copy", "pocket_malloc", "pocket_free", "span_take", "span_give",

@@ -5,12 +5,12 @@
  * a slab eight or sixteen: fills, flushes, stash traffic, slabs made and released happen all the
  * time.
  *
- *   victim SEED ROUNDS THREADS CALLS [named | big | waves]
+ *   victim SEED ROUNDS THREADS CALLS [named | big | waves | switching]
  *
  * named: some of the blocks come from a named arena, and each round makes and destroys one. big:
  * some have several megabytes, which with little address space get mappings of their own. waves:
  * each call is a wave of two dozen blocks of one size, taken and given back: caches run empty and
- * over.
+ * over. switching: whether stacks are kept, of which blocks, changes all the time.
  *
  * Each block carries its address; who takes a block out of the table checks it.
  */
@@ -39,7 +39,7 @@ static _Atomic unsigned entries_used;
 static __thread uint64_t random_state;
 static unsigned calls_each;
 static himalloc_arena *named;
-static int big, waves;
+static int big, waves, switching;
 
 static uint64_t random_number(void)
 {
@@ -162,6 +162,8 @@ static struct entry *entry_new(void)
 
 static void one_call(void)
 {
+    if (switching && random_number() % 16 == 0)
+        himalloc_stacks((enum himalloc_stacks_mode)(random_number() % 3), 20000);
     struct entry *entry = atomic_exchange(&table[random_number() % TABLE], NULL);
     if (!entry) {
         entry = entry_new();
@@ -236,6 +238,7 @@ int main(int count, char **arguments)
         named = himalloc_arena_create("victim");
     big = count > 5 && strcmp(arguments[5], "big") == 0;
     waves = count > 5 && strcmp(arguments[5], "waves") == 0;
+    switching = count > 5 && strcmp(arguments[5], "switching") == 0;
     if (big)
         resize_big();
     for (unsigned round = 0; round < rounds; round++) {
