@@ -16,19 +16,22 @@
  * a header, the places from which an aligned block could start are looked at first; a header there
  * whose prev_size leads back to base is the true one.
  *
- * A thread stopped in realloc() between mremap() and the header's new size leaves one that may
- * cover what others have mapped behind it since. So where threads are inside and fewer chunks were
- * found than there are, headers are looked for inside of those found as well.
+ * realloc() may move such a chunk to another page: it keeps its distance from the start, which no
+ * longer follows from an alignment. And a thread stopped in realloc() between mremap() and the
+ * header's new size leaves one that may cover what others have mapped behind it since. So where
+ * count or bytes are not those of mp_, every page behind a start is tried as the place of an
+ * aligned chunk, and where chunks are missing still, headers are looked for inside of those found.
  *
  * False ones: any page may hold such words by chance. mp_.n_mmaps says how many there are; what
  * goes beyond is dropped, those that fill a mapping last.
  */
 #include "heap/ptmalloc.h"
 
-enum { SCAN_BYTES = 1 << 20, SCAN_RANGES = 64, MAPPED_MAX = 1 << 22, HIDDEN_PAGES = 1 << 14 };
+enum { SCAN_BYTES = 1 << 20, SCAN_RANGES = 64, MAPPED_MAX = 1 << 22, HIDDEN_PAGES = 1 << 16 };
 
 struct mapped {
     hi_addr base, chunk, end; /* mapping, header, end of the mapping */
+    hi_addr passed;           /* end of what the scan left out for it */
     uint64_t usable;
     uint8_t rank; /* how well it fits the mappings around */
 };
@@ -75,7 +78,8 @@ static bool header_at(struct ptmalloc *p, hi_addr chunk, uint64_t *prev_size, ui
 static void mapped_set(struct mapped *mapped, hi_addr base, hi_addr chunk, hi_addr end)
 {
     hi_addr user = chunk + PTMALLOC_HEADER_BYTES;
-    *mapped = (struct mapped){.base = base, .chunk = chunk, .end = end, .usable = end - user};
+    *mapped = (struct mapped){
+        .base = base, .chunk = chunk, .end = end, .passed = end, .usable = end - user};
 }
 
 /* The aligned chunk in the mapping at base, whose own header is stale and says own_end. */
@@ -259,7 +263,7 @@ static void hidden_in(struct scan *scan, size_t index, unsigned *budget)
     struct ptmalloc *p = scan->p;
     const struct mapped outer = scan->found.items[index];
     hi_addr limit = evidence_heap_run(p->target, outer.base).end;
-    for (hi_addr page = (outer.chunk | (p->page_bytes - 1)) + 1; page < outer.end && *budget;
+    for (hi_addr page = (outer.chunk | (p->page_bytes - 1)) + 1; page < outer.passed && *budget;
          page += p->page_bytes, --*budget) {
         uint64_t prev_size, size;
         struct mapped inner;
@@ -280,13 +284,52 @@ static void hidden_in(struct scan *scan, size_t index, unsigned *budget)
     }
 }
 
+/* The aligned chunk that moved away from its alignment, where base holds an old header. */
+static void moved_find(const struct scan *scan, struct mapped *mapped, unsigned *budget)
+{
+    struct ptmalloc *p = scan->p;
+    hi_addr limit = evidence_heap_run(p->target, mapped->base).end;
+    if (mapped->chunk != mapped->base)
+        return;
+    for (hi_addr user = mapped->base + p->page_bytes; user < mapped->passed && *budget;
+         user += p->page_bytes, --*budget) {
+        uint64_t prev_size, size;
+        hi_addr chunk = user - PTMALLOC_HEADER_BYTES;
+        if (!header_at(p, chunk, &prev_size, &size))
+            continue;
+        hi_addr end = mapped_end(p, mapped->base, chunk, prev_size, size);
+        if (end == 0 || end > limit)
+            continue;
+        mapped->chunk = chunk;
+        mapped->end = end;
+        mapped->usable = end - user - (end - chunk != chunk_bytes(size) ? 8 : 0);
+        return;
+    }
+}
+
+/* Are they as many, and of as many bytes, as mp_ says? */
+static bool totals_fit(const struct scan *scan)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < scan->found.count; i++)
+        bytes += scan->found.items[i].end - scan->found.items[i].base;
+    uint64_t more = scan->p->mmapped_mem - bytes;
+    bool drift = scan->p->par->mremap_drifts && more < scan->p->page_bytes;
+    return scan->found.count == scan->p->n_mmaps && (more == 0 || drift);
+}
+
 static void hidden_find(struct scan *scan)
 {
     const struct ptmalloc *p = scan->p;
     unsigned budget = HIDDEN_PAGES;
     size_t count = scan->found.count;
-    if (!p->par || !p->flux_budget || count >= p->n_mmaps)
+    if (!p->par || totals_fit(scan))
         return;
+    for (size_t i = 0; i < count; i++)
+        moved_find(scan, &scan->found.items[i], &budget);
+    if (count >= p->n_mmaps)
+        return;
+    budget = HIDDEN_PAGES;
     for (size_t i = 0; i < count && !scan->failed; i++)
         hidden_in(scan, i, &budget);
     if (scan->found.count > count)

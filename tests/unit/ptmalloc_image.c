@@ -252,6 +252,33 @@ static void stale_size(struct image *image, const struct image_release *release)
     target_close(target);
 }
 
+/* An aligned chunk that realloc() has moved and made larger: three pages behind its start, which
+ * has the old header of four pages. */
+static void moved(struct image *image, const struct image_release *release)
+{
+    struct heaps *heaps = NULL;
+    image_build(image, release);
+    bool new = release->mapped_new;
+    hi_addr base = IMAGE_MAPPED + 2 * 4096, chunk = base + 3 * 4096 - 16, last = base + 5 * 4096;
+    memset(image_at(image, base), 0, 6 * 4096);
+    put64(image, base + 8, (4 * 4096 - (new ? 16 : 0)) | 2);
+    put64(image, chunk, 3 * 4096 - 16);
+    put64(image, chunk + 8, (2 * 4096 + 16 - (new ? 16 : 0)) | 2);
+    put64(image, last + 8, (4096 - (new ? 16 : 0)) | 2);
+    put64(image, IMAGE_PAR + ptmalloc_par_layouts[release->par].mmapped_mem, 8 * 4096);
+    image->mapped_user[1] = chunk + 16;
+    image->mapped_usable[1] = 2 * 4096 - (new ? 8 : 0);
+    image->mapped_user[2] = last + 16;
+    struct target *target = image_target(image);
+    bool opened = image_open(target, &heaps) == HI_OK && heaps->count == 1;
+    if (!ok(opened && mistakes(image, heaps) == 0 && !noticed(heaps),
+            "%s: an aligned mapped chunk that has moved", release->name) &&
+        opened)
+        print_trouble(heaps);
+    heaps_close(heaps);
+    target_close(target);
+}
+
 static void fail_reads(struct image *image, const struct image_release *release)
 {
     image_build(image, release);
@@ -303,6 +330,8 @@ int main(void)
     suspects(image);
     stale_size(image, &releases[7]);
     stale_size(image, &releases[9]);
+    moved(image, &releases[7]);
+    moved(image, &releases[9]);
     flip_all(image, &releases[7]);
     flip_all(image, &releases[9]);
     fail_reads(image, &releases[7]);
