@@ -148,12 +148,17 @@ $(BUILD)/bench/measure: tests/bench/measure.c
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) -static -o $@ $<
 
+$(BUILD)/bench/deep_loop: tests/bench/deep_loop.c
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) -o $@ $<
+
 bench: all $(BENCHES) $(BUILD)/names/name_addresses
 	$(BUILD)/bench/capture
 	$(BUILD)/bench/leakbench
 	@BUILD=$(BUILD) tests/bench/symbolise
 	@BUILD=$(BUILD) tests/bench/allocators $(BENCH_RUNS)
 	@BUILD=$(BUILD) tests/bench/programs $(BENCH_RUNS)
+	@BUILD=$(BUILD) tests/bench/stacks $(BENCH_RUNS)
 
 # the stepper and the program that it steps: linked at a fixed address, on the static library
 STEPPER := $(BUILD)/step/step
