@@ -16,6 +16,10 @@ const struct heap_reader *const heap_readers[] = {&ptmalloc_reader, NULL};
 
 enum { SEEDS = 10, BLOCKS = 16000 };
 
+/* The C library's own, also where a sanitizer replaces malloc. */
+void *__libc_malloc(size_t bytes);
+void __libc_free(void *p);
+
 static uint64_t state;
 
 static uint64_t random_below(uint64_t limit)
@@ -48,7 +52,7 @@ static void child(uint64_t seed, int ready)
     for (size_t i = 0; i < BLOCKS; i++) {
         bool large = random_below(400) == 0;
         size_t size = large ? 20000 + random_below(700000) : 16 + random_below(900);
-        blocks[i] = malloc(size);
+        blocks[i] = __libc_malloc(size);
         if (!blocks[i])
             _exit(3);
         for (size_t w = 0; !large && w < size / 8; w++)
@@ -56,7 +60,7 @@ static void child(uint64_t seed, int ready)
     }
     for (size_t i = 0; i < BLOCKS; i++)
         if (random_below(3) == 0) {
-            free(blocks[i]);
+            __libc_free(blocks[i]);
             blocks[i] = NULL;
         }
     for (size_t i = seed ? 3 * seed : 0; i-- > 0;) {
