@@ -69,22 +69,18 @@ static void find_by_path(struct symbols *symbols, struct module_record *record,
         image_close(&image);
 }
 
+static bool is_file_of(const void *mark, const struct image *image)
+{
+    return file_is_marked(mark, image);
+}
+
 static void find_by_id(const struct symbols *symbols, struct module_record *record,
                        const struct module_mark *mark)
 {
-    char path[MODULE_PATH_ROOM];
-    if (record->module.build_id_bytes < 2)
-        return;
-    for (size_t n = 0;
-         !record->file.bytes && module_build_id_path(symbols, &record->module, n, "", path); n++) {
-        struct image image;
-        if (image_open_path(&image, path, NULL) != HI_OK)
-            continue;
-        if (file_is_marked(mark, &image))
-            record->file = image;
-        else
-            image_close(&image);
-    }
+    struct image image;
+    if (!record->file.bytes &&
+        module_image_by_build_id(symbols, &record->module, "", is_file_of, mark, &image))
+        record->file = image;
 }
 
 /* What modules.c learns from the target's memory comes from the file here. */

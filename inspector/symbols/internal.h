@@ -94,6 +94,11 @@ void module_fetch_debug(struct symbols *symbols, struct module_record *record);
  * more. The build-id must have two bytes at least. */
 bool module_build_id_path(const struct symbols *symbols, const struct module *module, size_t n,
                           const char *suffix, char *path);
+/* The first of them that fits; the caller closes it. false: none. */
+typedef bool image_test(const void *context, const struct image *image);
+bool module_image_by_build_id(const struct symbols *symbols, const struct module *module,
+                              const char *suffix, image_test *fits, const void *context,
+                              struct image *image);
 
 /* The n-th folder of debug files, maybe put into room (MODULE_PATH_ROOM); NULL: no more. */
 const char *debug_folder(const struct symbols *symbols, size_t n, char *room);

@@ -135,17 +135,40 @@ bool module_build_id_path(const struct symbols *symbols, const struct module *mo
     return true;
 }
 
-static void find_by_build_id(struct symbols *symbols, struct module_record *record)
+bool module_image_by_build_id(const struct symbols *symbols, const struct module *module,
+                              const char *suffix, image_test *fits, const void *context,
+                              struct image *image)
 {
     char path[MODULE_PATH_ROOM];
-    if (record->module.build_id_bytes < 2)
-        return;
-    for (size_t n = 0;
-         !record->file.bytes && module_build_id_path(symbols, &record->module, n, "", path); n++) {
-        struct image image;
-        if (image_open_path(&image, path, NULL) == HI_OK)
-            take_file(symbols, record, &image);
+    if (module->build_id_bytes < 2)
+        return false;
+    for (size_t n = 0; module_build_id_path(symbols, module, n, suffix, path); n++) {
+        if (image_open_path(image, path, NULL) != HI_OK)
+            continue;
+        if (fits(context, image))
+            return true;
+        image_close(image);
     }
+    return false;
+}
+
+struct file_wanted {
+    struct symbols *symbols;
+    struct module_record *record;
+};
+
+static bool is_file_of(const void *context, const struct image *image)
+{
+    const struct file_wanted *wanted = context;
+    return file_matches(wanted->symbols, wanted->record, image);
+}
+
+static void find_by_build_id(struct symbols *symbols, struct module_record *record)
+{
+    const struct file_wanted wanted = {symbols, record};
+    struct image image;
+    if (module_image_by_build_id(symbols, &record->module, "", is_file_of, &wanted, &image))
+        record->file = image;
 }
 
 static void find_by_mapping(struct symbols *symbols, struct module_record *record)
@@ -210,22 +233,17 @@ enum hi_code module_find_file(struct symbols *symbols, struct module_record *rec
 
 /* -- debug files -------------------------------------------------------------------------------*/
 
+static bool is_debug_of(const void *context, const struct image *image)
+{
+    return same_build_id(context, image);
+}
+
 static void debug_by_build_id(struct symbols *symbols, struct module_record *record)
 {
-    char path[MODULE_PATH_ROOM];
-    if (record->module.build_id_bytes < 2)
-        return;
-    for (size_t n = 0;
-         !record->debug.bytes && module_build_id_path(symbols, &record->module, n, ".debug", path);
-         n++) {
-        struct image image;
-        if (image_open_path(&image, path, NULL) != HI_OK)
-            continue;
-        if (same_build_id(record, &image))
-            record->debug = image;
-        else
-            image_close(&image);
-    }
+    struct image image;
+    if (!record->debug.bytes &&
+        module_image_by_build_id(symbols, &record->module, ".debug", is_debug_of, record, &image))
+        record->debug = image;
 }
 
 static uint32_t image_crc(const struct image *image)
