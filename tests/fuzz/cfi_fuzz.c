@@ -8,25 +8,12 @@
 #define _GNU_SOURCE
 #include "allocator/cfi_program.c"
 #include "allocator/cfi_step.h"
+#include "fuzz.h"
 
 #include <dlfcn.h>
 #include <link.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
 
-enum { RUN_LIMIT_SECONDS = 10, IMAGE_MAX = 4096, SAMPLE_MAX = 2048 };
-
-static uint64_t random_state;
-
-static uint64_t next_random(void)
-{
-    uint64_t x = random_state += 0x9e3779b97f4a7c15ULL;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
-    return x ^ x >> 31;
-}
+enum { IMAGE_MAX = 4096, SAMPLE_MAX = 2048 };
 
 static bool read_anything(uint64_t address, uint64_t *word)
 {
@@ -239,20 +226,11 @@ static void one_run(void)
 
 int main(int argc, char **argv)
 {
-    double seconds = argc > 1 ? strtod(argv[1], NULL) : 5;
-    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : (uint64_t)time(NULL), runs = 0;
-    struct timespec start, now;
+    struct fuzz fuzz = fuzz_begin(argc, argv);
     dl_iterate_phdr(sample_find, NULL);
-    clock_gettime(CLOCK_MONOTONIC, &start);
-    printf("seed %llu\n", (unsigned long long)seed);
-    fflush(stdout);
     do {
-        random_state = seed + runs++;
-        alarm(RUN_LIMIT_SECONDS);
+        fuzz_run(&fuzz);
         one_run();
-        clock_gettime(CLOCK_MONOTONIC, &now);
-    } while ((double)(now.tv_sec - start.tv_sec) + 1e-9 * (double)(now.tv_nsec - start.tv_nsec) <
-             seconds);
-    printf("%llu tables\n", (unsigned long long)runs);
-    return 0;
+    } while (fuzz_goes_on(&fuzz));
+    return fuzz_end(&fuzz, "tables");
 }

@@ -1,7 +1,7 @@
 /*
  * Damaged cores, without end: a small good core is changed in its headers and notes, or packed and
  * then changed, and everything that a target can be asked is asked. Built with sanitizers; a crash
- * or a run of more than ten seconds ends it.
+ * or a run of more than twenty seconds ends it.
  *
  *   core_fuzz [SECONDS [SEED]]     prints how many cores, and the seed
  *   core_fuzz -r FILE              one file
@@ -10,13 +10,13 @@
  */
 #include "target/backend.h"
 #include "unit/target_elf.h"
+#include "fuzz.h"
 
 #include <sys/wait.h>
-#include <time.h>
 #include <zlib.h>
 #include <zstd.h>
 
-enum { RUN_LIMIT_SECONDS = 10, MAPPING_LIMIT = 200, RANGE_LIMIT = 50, READ_BYTES = 4096 };
+enum { MAPPING_LIMIT = 200, RANGE_LIMIT = 50, READ_BYTES = 4096 };
 
 static void use_mapping(struct target *target, const struct mapping *mapping)
 {
@@ -99,18 +99,6 @@ int LLVMFuzzerTestOneInput(const unsigned char *bytes, size_t count)
 #ifndef LIBFUZZER
 /* ---- seeds and damage ---- */
 
-struct random {
-    uint64_t state;
-};
-
-static uint64_t next_random(struct random *random)
-{
-    uint64_t x = random->state += 0x9e3779b97f4a7c15ULL;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
-    return x ^ x >> 31;
-}
-
 static unsigned char *seed_core(size_t *bytes, size_t *head_bytes)
 {
     static const struct elf_file files[] = {{0x400000, 0x402000, 0, "/bin/program"},
@@ -142,18 +130,18 @@ static uint64_t odd_number(struct random *random)
     static const uint64_t odd[] = {0,          1,          0xffff,     0x7fffffff, 0xffffffff,
                                    1ULL << 32, 1ULL << 47, 1ULL << 63, UINT64_MAX, UINT64_MAX - 7,
                                    4096,       0x400000,   0x7ff000};
-    uint64_t pick = next_random(random);
-    return pick & 1 ? odd[(pick >> 1) % (sizeof odd / sizeof *odd)] : next_random(random);
+    uint64_t pick = next(random);
+    return pick & 1 ? odd[(pick >> 1) % (sizeof odd / sizeof *odd)] : next(random);
 }
 
 static void damage_once(struct random *random, unsigned char *bytes, size_t within)
 {
-    uint64_t number = odd_number(random), pick = next_random(random);
+    uint64_t number = odd_number(random), pick = next(random);
     size_t at = (pick >> 8) % within, width = (size_t)1 << (pick & 3);
     if (pick & 16)
         at &= ~(size_t)7;
     if ((pick & 0xe0) == 0) { /* a stretch from elsewhere: doubles and swaps headers */
-        size_t from = next_random(random) % within, count = next_random(random) % 128;
+        size_t from = next(random) % within, count = next(random) % 128;
         count = count < within - from ? count : within - from;
         count = count < within - at ? count : within - at;
         memmove(bytes + at, bytes + from, count);
@@ -167,7 +155,7 @@ static unsigned char *pack(struct random *random, unsigned char *core, size_t *b
 {
     uLongf room = compressBound(*bytes) + 1024;
     unsigned char *packed = malloc(room);
-    if (next_random(random) & 1) {
+    if (next(random) & 1) {
         *bytes = ZSTD_compress(packed, room, core, *bytes, 1);
     } else {
         z_stream stream = {0};
@@ -188,7 +176,7 @@ static void one_run(struct random *random)
 {
     size_t bytes, head;
     unsigned char *file = seed_core(&bytes, &head);
-    uint64_t pick = next_random(random);
+    uint64_t pick = next(random);
     for (uint64_t i = 0; i < 1 + pick % 6; i++)
         damage_once(random, file, pick & 256 ? sizeof(Elf64_Ehdr) + 7 * sizeof(Elf64_Phdr) : head);
     if ((pick >> 16) % 8 == 0) {
@@ -197,7 +185,7 @@ static void one_run(struct random *random)
             damage_once(random, file, bytes);
     }
     if ((pick >> 24) % 4 == 0)
-        bytes = 1 + next_random(random) % bytes;
+        bytes = 1 + next(random) % bytes;
     one_core(file, bytes);
     free(file);
 }
@@ -216,23 +204,11 @@ int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "-r") == 0)
         return replay(argv[2]);
-    double seconds = argc > 1 ? strtod(argv[1], NULL) : 5;
-    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : (uint64_t)time(NULL);
-    uint64_t runs = 0;
-    struct timespec start, now;
-    clock_gettime(CLOCK_MONOTONIC, &start);
-    printf("seed %llu\n", (unsigned long long)seed);
-    fflush(stdout);
+    struct fuzz fuzz = fuzz_begin(argc, argv);
     do {
-        /* each run has its own stream, so that it can be repeated alone: seed + runs, 0 seconds */
-        struct random random = {seed + runs};
-        alarm(RUN_LIMIT_SECONDS);
-        one_run(&random);
-        runs++;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-    } while ((double)(now.tv_sec - start.tv_sec) + 1e-9 * (double)(now.tv_nsec - start.tv_nsec) <
-             seconds);
-    printf("%llu cores\n", (unsigned long long)runs);
-    return 0;
+        fuzz_run(&fuzz);
+        one_run(&fuzz_random);
+    } while (fuzz_goes_on(&fuzz));
+    return fuzz_end(&fuzz, "cores");
 }
 #endif

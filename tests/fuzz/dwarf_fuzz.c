@@ -4,17 +4,16 @@
  * repeated or swapped, now and then those of the ELF headers, too, and addresses all over the code
  * are named. Answers of damaged files may be wrong; they must be of bounded size, made of whole
  * strings, and there must be one for each address. Built with sanitizers; a crash or a run of more
- * than ten seconds ends it.
+ * than twenty seconds ends it.
  *
  *   dwarf_fuzz [SECONDS [SEED]]     prints how many files, and the seed
  */
 #include "symbols/debug_info.h"
+#include "fuzz.h"
 
 #include <signal.h>
-#include <time.h>
-#include <unistd.h>
 
-enum { RUN_LIMIT_SECONDS = 10, SEEDS_MAX = 8, SECTIONS_MAX = 32, ADDRESSES = 300 };
+enum { SEEDS_MAX = 8, SECTIONS_MAX = 32, ADDRESSES = 300 };
 
 #define BIAS 0x7f1000000000ull
 
@@ -30,23 +29,6 @@ static const char *const compilers[SEEDS_MAX] = {
     "gcc -O2 -g -gz",      "g++ -O2 -g -x c++", "clang -O2 -g",
     "clang -O2 -gdwarf-4", "gcc -O2 -g -flto",
 };
-
-struct random {
-    uint64_t state;
-};
-
-static uint64_t next(struct random *random)
-{
-    uint64_t x = random->state += 0x9e3779b97f4a7c15u;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
-static uint64_t below(struct random *random, uint64_t end)
-{
-    return next(random) % end;
-}
 
 struct part {
     size_t offset, size;
@@ -238,32 +220,20 @@ static void one_run(struct random *random, const struct seed *seed, bool whole)
 
 int main(int argc, char **argv)
 {
-    double seconds = argc > 1 ? strtod(argv[1], NULL) : 5;
-    uint64_t number = argc > 2 ? strtoull(argv[2], NULL, 0) : (uint64_t)time(NULL);
-    uint64_t runs = 0;
     static struct seed seeds[SEEDS_MAX];
-    struct timespec start, now;
     size_t count = make_seeds(seeds);
     if (!count) {
         printf("no compiler, nothing done\n");
         return 0;
     }
-    clock_gettime(CLOCK_MONOTONIC, &start);
     for (size_t i = 0; i < count; i++)
         one_run(&(struct random){1}, &seeds[i], true);
-    printf("%zu programs, seed %llu\n", count, (unsigned long long)number);
-    fflush(stdout);
+    struct fuzz fuzz = fuzz_begin(argc, argv);
     do {
-        /* each run has its own stream, so that it can be repeated alone: seed + runs, 0 seconds */
-        struct random random = {(number + runs) * 0x2545f4914f6cdd1du};
-        alarm(RUN_LIMIT_SECONDS);
-        one_run(&random, &seeds[(number + runs) % count], false);
-        runs++;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-    } while ((double)(now.tv_sec - start.tv_sec) + 1e-9 * (double)(now.tv_nsec - start.tv_nsec) <
-             seconds);
-    printf("%llu files\n", (unsigned long long)runs);
+        fuzz_run(&fuzz);
+        one_run(&fuzz_random, &seeds[(fuzz.seed + fuzz.runs) % count], false);
+    } while (fuzz_goes_on(&fuzz));
     for (size_t i = 0; i < count; i++)
         free(seeds[i].bytes);
-    return 0;
+    return fuzz_end(&fuzz, "files");
 }

@@ -2,18 +2,17 @@
  * Damaged modules and thread records, without end: a small shared library stands in a target's
  * memory and behind it as a file, a thread with struct pthread, dtv and lists beside it. Words of
  * both are changed, and everything that symbols and roots can be asked is asked. Built with
- * sanitizers; a crash or a run of more than ten seconds ends it.
+ * sanitizers; a crash or a run of more than twenty seconds ends it.
  *
  *   elf_fuzz [SECONDS [SEED]]     prints how many modules, and the seed
  */
 #include "symbols/internal.h"
 #include "symbols/roots.h"
+#include "fuzz.h"
 
 #include <signal.h>
-#include <time.h>
-#include <unistd.h>
 
-enum { RUN_LIMIT_SECONDS = 10, AREA_BYTES = 64 << 10, RECORD = 0xe000, DTV = 0x1010 };
+enum { AREA_BYTES = 64 << 10, RECORD = 0xe000, DTV = 0x1010 };
 
 #define MODULE_AT 0x7f1000000000ull
 #define AREA_AT   0x7f2000000000ull
@@ -24,23 +23,6 @@ static const char source[] =
     "int exit(int x) { g(&x); return f(x) + 1; } const char text[] = \"text\";\n"
     "static int loop(int x) { return x ? f(x) : 0; } int (*pointer)(int) = loop;\n"
     "void _ZN3abc3defEv(void) {} void _ZN3abc3defEvx(void) {}\n";
-
-struct random {
-    uint64_t state;
-};
-
-static uint64_t next(struct random *random)
-{
-    uint64_t x = random->state += 0x9e3779b97f4a7c15u;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
-static uint64_t below(struct random *random, uint64_t end)
-{
-    return next(random) % end;
-}
 
 struct seed {
     unsigned char *bytes;
@@ -339,29 +321,17 @@ static void one_run(struct random *random, const struct seed *seed, bool whole)
 
 int main(int argc, char **argv)
 {
-    double seconds = argc > 1 ? strtod(argv[1], NULL) : 5;
-    uint64_t number = argc > 2 ? strtoull(argv[2], NULL, 0) : (uint64_t)time(NULL);
-    uint64_t runs = 0;
     struct seed seed = {NULL, 0};
-    struct timespec start, now;
     if (!make_seed(&seed)) {
         printf("no compiler, nothing done\n");
         return 0;
     }
-    clock_gettime(CLOCK_MONOTONIC, &start);
     one_run(&(struct random){1}, &seed, true);
-    printf("seed %llu\n", (unsigned long long)number);
-    fflush(stdout);
+    struct fuzz fuzz = fuzz_begin(argc, argv);
     do {
-        /* each run has its own stream, so that it can be repeated alone: seed + runs, 0 seconds */
-        struct random random = {(number + runs) * 0x2545f4914f6cdd1du};
-        alarm(RUN_LIMIT_SECONDS);
-        one_run(&random, &seed, false);
-        runs++;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-    } while ((double)(now.tv_sec - start.tv_sec) + 1e-9 * (double)(now.tv_nsec - start.tv_nsec) <
-             seconds);
-    printf("%llu modules\n", (unsigned long long)runs);
+        fuzz_run(&fuzz);
+        one_run(&fuzz_random, &seed, false);
+    } while (fuzz_goes_on(&fuzz));
     free(seed.bytes);
-    return 0;
+    return fuzz_end(&fuzz, "modules");
 }

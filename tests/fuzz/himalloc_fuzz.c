@@ -6,24 +6,13 @@
  */
 #include "heap/heap.h"
 #include "unit/himalloc_image.h"
+#include "fuzz.h"
 
 #include <inttypes.h>
-#include <time.h>
-#include <unistd.h>
 
-enum { RUN_LIMIT_SECONDS = 10, MOST_CHANGES = 12 };
+enum { MOST_CHANGES = 12 };
 
 const struct heap_reader *const heap_readers[] = {&himalloc_reader, NULL};
-
-static uint64_t random_state;
-
-static uint64_t next_random(void)
-{
-    uint64_t x = random_state += 0x9e3779b97f4a7c15ULL;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
-    return x ^ x >> 31;
-}
 
 /* Numbers that a reader might stumble over: addresses of the heap, sizes, ends of the world. */
 static uint64_t likely_number(void)
@@ -121,7 +110,6 @@ static bool walk_once(const struct image *image, uint64_t seed)
     struct heaps_options options = {.nodes = &node, .node_count = 1};
     struct heaps *heaps = NULL;
     struct hi_err err = {0};
-    alarm(RUN_LIMIT_SECONDS); /* dies by SIGALRM: a hang */
     enum hi_code code = heaps_open(&heaps, &context, &options, &err);
     if (code == HI_OK)
         ask(heaps);
@@ -134,23 +122,18 @@ static bool walk_once(const struct image *image, uint64_t seed)
 
 int main(int argc, char **argv)
 {
-    time_t seconds = argc > 1 ? strtol(argv[1], NULL, 10) : 5;
-    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : (uint64_t)time(NULL) << 20;
-    time_t end = time(NULL) + seconds;
     static struct image sound, image;
-    uint64_t runs = 0;
+    struct fuzz fuzz = fuzz_begin(argc, argv);
     image_make(&sound);
     do {
-        random_state = seed + runs; /* a failing run's seed alone repeats it */
+        fuzz_run(&fuzz);
         image = sound;
         static struct image fresh; /* makes the notes anew, too: a run must not depend on others */
         image_make(&fresh);
         damage(&image);
         damage_notes();
-        if (!walk_once(&image, seed + runs))
+        if (!walk_once(&image, fuzz.seed + fuzz.runs))
             return 1;
-        runs++;
-    } while (time(NULL) < end);
-    printf("himalloc_fuzz: %" PRIu64 " runs from seed %" PRIu64 "\n", runs, seed);
-    return 0;
+    } while (fuzz_goes_on(&fuzz));
+    return fuzz_end(&fuzz, "heaps");
 }

@@ -6,39 +6,11 @@
  *   ptmalloc_fuzz [SECONDS [SEED]]
  */
 #include "unit/ptmalloc_image.h"
+#include "fuzz.h"
 
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
 
-enum { RUN_LIMIT_SECONDS = 10, MOST_CHANGES = 12 };
-
-static enum hi_code image_probe(const struct heap_context *context, unsigned instance,
-                                struct probe *probe, struct hi_err *err)
-{
-    struct ptmalloc *p;
-    if (instance)
-        return HI_NOT_FOUND;
-    enum hi_code code = ptmalloc_open_at(context, IMAGE_MAIN, IMAGE_PAR, &p, err);
-    if (code != HI_OK)
-        return code;
-    probe->state = p;
-    probe->active = ptmalloc_is_active(p);
-    return HI_OK;
-}
-
-static struct heap_reader image_reader;
-const struct heap_reader *const heap_readers[] = {&image_reader, NULL};
-
-static const struct image_release releases[] = {
-    {"2.17", 0, 4, 1, -1, false, false}, {"2.23", 1, 4, 1, -1, false, false},
-    {"2.26", 1, 2, 1, 0, false, false},  {"2.31", 2, 2, 1, 1, false, false},
-    {"2.34", 2, 2, 1, 1, true, false},   {"2.41", 2, 1, 0, 1, true, false},
-    {"2.42", 2, 1, 0, 2, true, false},   {"2.43", 3, 0, 0, 2, true, true},
-};
-enum { RELEASES = sizeof releases / sizeof *releases };
+enum { MOST_CHANGES = 12 };
 
 /* What can be changed: all memory of an image, as one array of words. */
 static const struct {
@@ -50,16 +22,6 @@ static const struct {
              {IMAGE_MAPPED, IMAGE_MAPPED_BYTES},
              {IMAGE_TLS, 0x800}};
 enum { PARTS = sizeof parts / sizeof *parts };
-
-static uint64_t random_state;
-
-static uint64_t next_random(void)
-{
-    uint64_t x = random_state += 0x9e3779b97f4a7c15ULL;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
-    return x ^ x >> 31;
-}
 
 static hi_addr some_address(void)
 {
@@ -138,7 +100,6 @@ static bool walk_once(struct image *image, uint64_t seed)
     struct heaps_options options = {.nodes = &node, .node_count = 1};
     struct heaps *heaps = NULL;
     struct hi_err err = {0};
-    alarm(RUN_LIMIT_SECONDS); /* dies by SIGALRM: a hang */
     enum hi_code code = heaps_open(&heaps, &context, &options, &err);
     if (code == HI_OK)
         ask(heaps);
@@ -151,23 +112,18 @@ static bool walk_once(struct image *image, uint64_t seed)
 
 int main(int argc, char **argv)
 {
-    time_t seconds = argc > 1 ? strtol(argv[1], NULL, 10) : 5;
-    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : (uint64_t)time(NULL) << 20;
-    time_t end = time(NULL) + seconds;
-    static struct image sound[RELEASES], image;
-    uint64_t runs = 0;
+    static struct image sound[IMAGE_RELEASES], image;
+    struct fuzz fuzz = fuzz_begin(argc, argv);
     image_reader = ptmalloc_reader;
     image_reader.probe = image_probe;
-    for (size_t i = 0; i < RELEASES; i++)
-        image_build(&sound[i], &releases[i]);
+    for (size_t i = 0; i < IMAGE_RELEASES; i++)
+        image_build(&sound[i], &image_releases[i]);
     do {
-        random_state = seed + runs; /* a failing run's seed alone repeats it */
-        image = sound[next_random() % RELEASES];
+        fuzz_run(&fuzz);
+        image = sound[next_random() % IMAGE_RELEASES];
         damage(&image);
-        if (!walk_once(&image, seed + runs))
+        if (!walk_once(&image, fuzz.seed + fuzz.runs))
             return 1;
-        runs++;
-    } while (time(NULL) < end);
-    printf("ptmalloc_fuzz: %" PRIu64 " runs from seed %" PRIu64 "\n", runs, seed);
-    return 0;
+    } while (fuzz_goes_on(&fuzz));
+    return fuzz_end(&fuzz, "heaps");
 }

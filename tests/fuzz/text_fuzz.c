@@ -8,11 +8,9 @@
 #include "target/backend.h"
 #include "target/gdb_registers.h"
 #include "target/maps.h"
+#include "fuzz.h"
 
-#include <time.h>
-#include <unistd.h>
-
-enum { RUN_LIMIT_SECONDS = 10, TEXT_BYTES = 4096 };
+enum { TEXT_BYTES = 4096 };
 
 static const char maps_seed[] =
     "00400000-00401000 r-xp 00001000 fe:02 1234      /bin/a b\n"
@@ -34,16 +32,6 @@ static const char gdb_seed[] =
 
 static const char suppressions_seed[] =
     "# known\nleak:^foo*bar$\n\n  leak:libfoo.so.1 \r\nleak:*a*b*\nleak:^$\n";
-
-static uint64_t random_state;
-
-static uint64_t next_random(void)
-{
-    uint64_t x = random_state += 0x9e3779b97f4a7c15ULL;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
-    return x ^ x >> 31;
-}
 
 /* Bytes changed, stretches moved, the end cut off; never a 0 inside. */
 static void damage(char *text, size_t *length)
@@ -111,19 +99,10 @@ static void one_run(void)
 
 int main(int argc, char **argv)
 {
-    double seconds = argc > 1 ? strtod(argv[1], NULL) : 5;
-    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : (uint64_t)time(NULL), runs = 0;
-    struct timespec start, now;
-    clock_gettime(CLOCK_MONOTONIC, &start);
-    printf("seed %llu\n", (unsigned long long)seed);
-    fflush(stdout);
+    struct fuzz fuzz = fuzz_begin(argc, argv);
     do {
-        random_state = seed + runs++;
-        alarm(RUN_LIMIT_SECONDS);
+        fuzz_run(&fuzz);
         one_run();
-        clock_gettime(CLOCK_MONOTONIC, &now);
-    } while ((double)(now.tv_sec - start.tv_sec) + 1e-9 * (double)(now.tv_nsec - start.tv_nsec) <
-             seconds);
-    printf("%llu texts\n", (unsigned long long)runs);
-    return 0;
+    } while (fuzz_goes_on(&fuzz));
+    return fuzz_end(&fuzz, "texts");
 }

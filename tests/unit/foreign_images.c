@@ -101,7 +101,8 @@ static void arenas(struct heap_image *image, const char *name)
 static void words(struct hostile *hostile, double seconds, unsigned most)
 {
     bool fine = true;
-    for (double end = damage_now() + seconds; fine && damage_now() < end;) {
+    for (double end = damage_clock(CLOCK_MONOTONIC) + seconds;
+         fine && damage_clock(CLOCK_MONOTONIC) < end;) {
         damage_words(hostile->image, 1 + (unsigned)(random_next() % most));
         fine = damage_walk(hostile);
     }
@@ -113,7 +114,8 @@ static void reads(struct hostile *hostile, double seconds)
 {
     bool fine = damage_walk(hostile);
     uint64_t all = hostile->image->reads;
-    for (double end = damage_now() + seconds; fine && damage_now() < end;) {
+    for (double end = damage_clock(CLOCK_MONOTONIC) + seconds;
+         fine && damage_clock(CLOCK_MONOTONIC) < end;) {
         hostile->image->fail_read = 1 + random_next() % all;
         fine = damage_walk(hostile);
     }

@@ -26,11 +26,6 @@ static double damage_clock(clockid_t clock)
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-static double damage_now(void)
-{
-    return damage_clock(CLOCK_MONOTONIC);
-}
-
 static bool damage_is_told(const struct heaps *heaps)
 {
     bool something = heaps->findings.count > 0 || heaps->unknown[0];

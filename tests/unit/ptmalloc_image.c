@@ -9,31 +9,6 @@
 #include <stdlib.h>
 #include <time.h>
 
-static enum hi_code image_probe(const struct heap_context *context, unsigned instance,
-                                struct probe *probe, struct hi_err *err)
-{
-    struct ptmalloc *p;
-    if (instance)
-        return HI_NOT_FOUND;
-    enum hi_code code = ptmalloc_open_at(context, IMAGE_MAIN, IMAGE_PAR, &p, err);
-    if (code != HI_OK)
-        return code;
-    probe->state = p;
-    probe->active = ptmalloc_is_active(p);
-    return HI_OK;
-}
-
-static struct heap_reader image_reader;
-const struct heap_reader *const heap_readers[] = {&image_reader, NULL};
-
-static const struct image_release releases[] = {
-    {"2.17", 0, 4, 1, -1, false, false}, {"2.23", 1, 4, 1, -1, false, false},
-    {"2.25", 1, 3, 1, -1, false, false}, {"2.26", 1, 2, 1, 0, false, false},
-    {"2.29", 2, 2, 1, 0, false, false},  {"2.31", 2, 2, 1, 1, false, false},
-    {"2.34", 2, 2, 1, 1, true, false},   {"2.41", 2, 1, 0, 1, true, false},
-    {"2.42", 2, 1, 0, 2, true, false},   {"2.43", 3, 0, 0, 2, true, true},
-};
-
 static enum hi_code image_open(struct target *target, struct heaps **heaps)
 {
     struct heap_context context = {.target = target};
@@ -210,7 +185,7 @@ static void flip_all(struct image *image, const struct image_release *release)
 /* A size word that is none: chunk and neighbours become suspect, in one range that says so. */
 static void suspects(struct image *image)
 {
-    image_build(image, &releases[7]);
+    image_build(image, &image_releases[7]);
     struct heaps *heaps = NULL;
     const struct image_chunk *broken = NULL;
     for (size_t i = 4; i < image->count && !broken; i++)
@@ -307,7 +282,7 @@ static void idle(struct image *image)
 {
     struct heaps *heaps = NULL;
     const struct ptmalloc_state_layout *state = &ptmalloc_state_layouts[2];
-    image_build(image, &releases[7]);
+    image_build(image, &image_releases[7]);
     memset(image->libc, 0, sizeof image->libc);
     put64(image, IMAGE_MAIN + state->next, IMAGE_MAIN);
     put64(image, IMAGE_MAIN + state->attached, 1);
@@ -324,18 +299,18 @@ int main(void)
     struct image *image = malloc(sizeof *image);
     image_reader = ptmalloc_reader;
     image_reader.probe = image_probe;
-    for (size_t i = 0; i < sizeof releases / sizeof *releases; i++)
-        check_release(image, &releases[i]);
+    for (size_t i = 0; i < IMAGE_RELEASES; i++)
+        check_release(image, &image_releases[i]);
     idle(image);
     suspects(image);
-    stale_size(image, &releases[7]);
-    stale_size(image, &releases[9]);
-    moved(image, &releases[7]);
-    moved(image, &releases[9]);
-    flip_all(image, &releases[7]);
-    flip_all(image, &releases[9]);
-    fail_reads(image, &releases[7]);
-    fail_reads(image, &releases[0]);
+    stale_size(image, &image_releases[7]);
+    stale_size(image, &image_releases[9]);
+    moved(image, &image_releases[7]);
+    moved(image, &image_releases[9]);
+    flip_all(image, &image_releases[7]);
+    flip_all(image, &image_releases[9]);
+    fail_reads(image, &image_releases[7]);
+    fail_reads(image, &image_releases[0]);
     free(image);
     return done();
 }

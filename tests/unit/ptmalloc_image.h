@@ -268,4 +268,31 @@ static struct target *image_target(struct image *image)
     return target;
 }
 
+/* The reader with its roots given, and a row of each kind. */
+static enum hi_code image_probe(const struct heap_context *context, unsigned instance,
+                                struct probe *probe, struct hi_err *err)
+{
+    struct ptmalloc *p;
+    if (instance)
+        return HI_NOT_FOUND;
+    enum hi_code code = ptmalloc_open_at(context, IMAGE_MAIN, IMAGE_PAR, &p, err);
+    if (code != HI_OK)
+        return code;
+    probe->state = p;
+    probe->active = ptmalloc_is_active(p);
+    return HI_OK;
+}
+
+static struct heap_reader image_reader;
+const struct heap_reader *const heap_readers[] = {&image_reader, NULL};
+
+static const struct image_release image_releases[] = {
+    {"2.17", 0, 4, 1, -1, false, false}, {"2.23", 1, 4, 1, -1, false, false},
+    {"2.25", 1, 3, 1, -1, false, false}, {"2.26", 1, 2, 1, 0, false, false},
+    {"2.29", 2, 2, 1, 0, false, false},  {"2.31", 2, 2, 1, 1, false, false},
+    {"2.34", 2, 2, 1, 1, true, false},   {"2.41", 2, 1, 0, 1, true, false},
+    {"2.42", 2, 1, 0, 2, true, false},   {"2.43", 3, 0, 0, 2, true, true},
+};
+enum { IMAGE_RELEASES = sizeof image_releases / sizeof *image_releases };
+
 #endif
