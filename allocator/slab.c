@@ -291,8 +291,25 @@ static void slab_gained(struct hm_central *central, struct hm_unit *slab, uint64
     }
 }
 
+/* How many of the blocks stand one behind the other, as blocks mostly do that are freed in the
+ * order of their making, or in the opposite one (then *down); at most `up` or `down_most` of them.
+ */
+static uint32_t run_length(const uint64_t *blocks, uint32_t count, uint64_t bytes, uint32_t up,
+                           uint32_t down_most, bool *down)
+{
+    uint32_t n = 1;
+    *down = count > 1 && blocks[1] == blocks[0] - bytes;
+    uint64_t step = *down ? 0 - bytes : bytes, next = blocks[0] + step;
+    uint32_t most = *down ? down_most : up;
+    most = count < most ? count : most;
+    for (; n < most && blocks[n] == next; next += step)
+        n++;
+    return n;
+}
+
 /* The bits of blocks[0..] that share a word with the first one; *n: how many blocks those are. A
- * block that is none, or whose bit is set already, is *bad. */
+ * block that is none, or whose bit is set already, is *bad. A run of neighbours is taken at once:
+ * that halves the cost of blocks that come home in batches. */
 static uint64_t word_gather(const struct hm_unit *slab, const struct slab_place *place,
                             const uint64_t *blocks, uint32_t count, uint32_t *n, const void **bad)
 {
@@ -300,20 +317,26 @@ static uint64_t word_gather(const struct hm_unit *slab, const struct slab_place 
     uint64_t base = place->range->base + ((uint64_t)place->unit << UNIT_SHIFT);
     uint32_t word = place->block_index / 64, i = 0;
     uint64_t set = slab_bitmap(slab)[word], bits = 0;
-    for (; i < count; i++) {
+    while (i < count) {
         uint64_t offset = blocks[i] - base;
         if (offset >= (uint64_t)slab->unit_count << UNIT_SHIFT)
             break;
-        uint32_t index = size_class_block_index(place->class_index, offset);
+        uint32_t index = size_class_block_index(place->class_index, offset), bit = index % 64;
         if (index / 64 != word)
             break;
-        uint64_t bit = 1ULL << (index % 64);
-        if (UNLIKELY(index * bytes != offset || index >= slab->block_count || (set & bit))) {
-            *bad = (const void *)(uintptr_t)blocks[i];
+        uint32_t behind = slab->block_count - index;
+        bool down, is_block = index * bytes == offset && index < slab->block_count;
+        uint32_t up = behind < 64 - bit ? behind : 64 - bit;
+        uint32_t length = run_length(blocks + i, count - i, bytes, up, bit + 1, &down);
+        uint64_t mask = (~0ULL >> (64 - length)) << (down ? bit - (length - 1) : bit);
+        if (UNLIKELY(!is_block || (set & mask))) {
+            uint64_t in_word = is_block ? (uint64_t)__builtin_ctzll(set & mask) - bit : 0;
+            *bad = (const void *)(uintptr_t)(blocks[i] + in_word * bytes);
             break;
         }
-        bits |= bit;
-        set |= bit;
+        bits |= mask;
+        set |= mask;
+        i += length;
     }
     *n = i;
     return bits;

@@ -398,11 +398,11 @@ void *thread_cache_malloc(uint32_t class_index, const struct block_note *note)
 /* The n oldest slots are elsewhere by now: the others move up, the last first, then head. */
 static void bin_drop_oldest(struct hm_thread *t, struct hm_bin *bin, uint32_t n)
 {
-    volatile uint64_t *slots = thread_slots(t);
     uint32_t head = bin->window.head;
+    volatile uint64_t *first = thread_slots(t) + head, *to = thread_slots(t) + bin->window.empty;
     STORE_ORDER();
-    for (uint32_t i = bin->window.empty - n; i-- > head;)
-        slots[i + n] = slots[i];
+    for (volatile uint64_t *from = to - n; from > first;)
+        *--to = *--from;
     STORE_ORDER();
     bin_set_head(bin, head + n);
     STORE_ORDER();
@@ -485,13 +485,14 @@ static void bin_flush(struct hm_thread *t, uint32_t class_index, uint32_t n)
     flush_to_slabs(t, bin, class_index, n);
 }
 
-static bool bin_holds(struct hm_thread *t, const struct hm_bin *bin, const void *p)
+/* Is it one of the two freed last? The fast path asks the same of two slots, which may be unused.
+ */
+static bool bin_has_on_top(struct hm_thread *t, const struct hm_bin *bin, const void *p)
 {
     const uint64_t *slots = thread_slots(t);
-    for (uint32_t i = bin->window.head; i < bin->window.empty; i++)
-        if (slots[i] == (uintptr_t)p)
-            return true;
-    return false;
+    uint32_t head = bin->window.head, held = bin->window.empty - head;
+    return (held > 0 && slots[head] == (uintptr_t)p) ||
+           (held > 1 && slots[head + 1] == (uintptr_t)p);
 }
 
 /* Makes room where there is none, then takes the block. */
@@ -516,7 +517,8 @@ static bool is_free_already(struct hm_thread *t, uint32_t class_index, const voi
 {
     if (hm_hot.check_mode == CHECK_OFF)
         return false;
-    return hm_hot.tracing ? note_is_freed(p, class_index) : bin_holds(t, &t->bins[class_index], p);
+    return hm_hot.tracing ? note_is_freed(p, class_index)
+                          : bin_has_on_top(t, &t->bins[class_index], p);
 }
 
 void thread_cache_free(void *p, uint32_t class_index, uint32_t freed)

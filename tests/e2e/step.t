@@ -56,8 +56,9 @@ MUTANTS = {
         "    window_set_word(&bin->window, word - 1);\n    STORE_ORDER();\n"
         "    slot[-1] = (uintptr_t)p;\n"),
     "a flush that stores head before the shift": (
-        "thread_cache.c", "    uint32_t head = bin->window.head;\n    STORE_ORDER();\n",
-        "    uint32_t head = bin->window.head;\n    bin->window.head = head + n;\n    STORE_ORDER();\n"),
+        "thread_cache.c", "    STORE_ORDER();\n    for (volatile uint64_t *from = to - n;",
+        "    bin->window.head = head + n;\n    STORE_ORDER();\n"
+        "    for (volatile uint64_t *from = to - n;"),
     "a flush that leaves the cache before it is in the stash": (
         "thread_cache.c", "    central->stash_count += n;\n    STORE_ORDER();\n"
         "    bin_drop_oldest(t, bin, n);\n", "    bin_drop_oldest(t, bin, n);\n    STORE_ORDER();\n"
