@@ -329,9 +329,12 @@ bool large_free_own(const void *p)
     uint64_t offset = (uintptr_t)p - hm_hot.base;
     uint32_t unit = (uint32_t)(offset >> UNIT_SHIFT);
     const struct hm_unit *units = range_units(range_at(0));
-    return offset < hm_hot.bytes && offset % UNIT_BYTES == 0 &&
-           hm_hot.codes[unit] == CODE_LARGE_HEAD && !(units[unit].marks & UNIT_NOTED) &&
-           hm_hot.root->remark_count == 0 && pocket_free(range_at(0), unit);
+    if (offset >= hm_hot.bytes || offset % UNIT_BYTES != 0 ||
+        hm_hot.codes[unit] != CODE_LARGE_HEAD || hm_hot.root->remark_count != 0)
+        return false;
+    if (units[unit].marks & UNIT_NOTED)
+        note_set_large(range_at(0), unit, NULL);
+    return pocket_free(range_at(0), unit);
 }
 
 void large_free(void *p)
@@ -465,7 +468,7 @@ static void *big_resize(void *p, size_t bytes)
 {
     struct hm_root *root = hm_hot.root;
     struct hm_big *big = big_find((uintptr_t)p);
-    if (!big || big->address != big->mapping_start || bytes <= SMALL_MAX ||
+    if (!big || big->address != big->mapping_start || bytes <= GROWN_SMALL_MAX ||
         !lock_acquire(&root->registry_lock, thread_id()))
         return NULL;
     size_t mapping_bytes = round_up(bytes, PAGE_BYTES);
@@ -488,7 +491,7 @@ void *large_resize(void *p, size_t bytes)
     struct block_place place = block_locate(p);
     if (place.state == BLOCK_BIG)
         return big_resize(p, bytes);
-    if (place.state != BLOCK_LARGE || bytes <= SMALL_MAX || bytes > hm_hot.bytes / 4)
+    if (place.state != BLOCK_LARGE || bytes <= GROWN_SMALL_MAX || bytes > hm_hot.bytes / 4)
         return NULL;
     return span_resize(p, bytes);
 }
