@@ -278,7 +278,7 @@ enum hm_kind {
 };
 
 enum {
-    HM_CLASS_SLOTS = 73, /* classes 1..72; index 0 is no class */
+    HM_CLASS_SLOTS = 81, /* classes 1..80; index 0 is no class */
     HM_RANGE_CAPACITY = 64,
     HM_ARENA_CAPACITY = 256,
     HM_THREAD_CAPACITY = 65536,
@@ -357,7 +357,7 @@ enum hm_remark_kind {
     A(S, UINT, uint64_t, pocket_start, HM_POCKET_ENTRIES)                                          \
     A(S, UINT, uint32_t, pocket_length, HM_POCKET_ENTRIES)                                         \
     A(S, UINT, uint8_t, misses, HM_CLASS_SLOTS)                                                    \
-    A(S, UINT, uint16_t, sampled_at, HM_CLASS_SLOTS)                                               \
+    A(S, UINT, uint32_t, sampled_at, HM_CLASS_SLOTS)                                               \
     /* end */
 
 /* Slabs with free blocks: list by unit.next/.prev, entries (range index << 32 | unit index) + 1. */
@@ -481,7 +481,7 @@ enum hm_remark_kind {
     F(S, UINT, uint32_t, stack)                                                                    \
     /* end */
 
-/* reciprocal: offset in slab * reciprocal >> 32 = block index, exact for every offset in a slab. */
+/* reciprocal: offset in slab * reciprocal >> 35 = block index, exact for every offset in a slab. */
 #define HM_CLASS_FIELDS(F, A, S)                                                                   \
     F(S, UINT, uint32_t, block_bytes)                                                              \
     F(S, UINT, uint32_t, block_count)                                                              \

@@ -9,10 +9,9 @@
  *
  * What free checks on the way (check:fast): that the pointer is the start of a block of its slab,
  * by one multiplication, and that it is none of the two that were freed last. Either leads to the
- * slow path, which looks through the whole bin, decides and dies. A second free further apart is
- * found when the bin overflows with it, or when the blocks go home to the bitmaps, whose bit is
- * then set already; not when a malloc got the block in between. check:full has no caches: each free
- * and realloc meets the bitmap.
+ * slow path, which decides and dies. A second free further apart is found when the blocks go home
+ * to the bitmaps, whose bit is then set already; not when a malloc got the block in between.
+ * check:full has no caches: each free and realloc meets the bitmap.
  *
  * The slow ways know who called: they count the allocation for the sampler, or capture its stack
  * when all are noted (stacks.c), before anything is locked. What malloc does after that is done
@@ -324,7 +323,7 @@ static void *realloc_copy(void *p, const struct block_place *place, size_t bytes
     void *moved;
     if (kind_of(place) == HM_ARENA_NAMED)
         moved = malloc_in(place->arena, bytes, stack);
-    else if (bytes <= SMALL_MAX)
+    else if (bytes <= GROWN_SMALL_MAX)
         moved = malloc_counted(bytes, size_class_of(bytes), stack);
     else
         moved = large_note(large_malloc_to_grow(bytes, large_arena()), bytes, stack);

@@ -23,14 +23,16 @@
     X(57, 9216, 8192) X(58, 10240, 9216) X(59, 11264, 10240) X(60, 12288, 11264) \
     X(61, 13312, 12288) X(62, 14336, 13312) X(63, 15360, 14336) X(64, 16384, 15360) \
     X(65, 18432, 16384) X(66, 20480, 18432) X(67, 22528, 20480) X(68, 24576, 22528) \
-    X(69, 26624, 24576) X(70, 28672, 26624) X(71, 30720, 28672) X(72, 32768, 30720)
+    X(69, 26624, 24576) X(70, 28672, 26624) X(71, 30720, 28672) X(72, 32768, 30720) \
+    X(73, 36864, 32768) X(74, 40960, 36864) X(75, 45056, 40960) X(76, 49152, 45056) \
+    X(77, 53248, 49152) X(78, 57344, 53248) X(79, 61440, 57344) X(80, 65536, 61440)
 /* clang-format on */
 
 #define UNITS(bytes)  ((bytes) > 8192 ? 4 : 1)
 #define BLOCKS(bytes) (UNITS(bytes) * UNIT_BYTES / (bytes))
-/* 2^32 / bytes rounded up: exact for offsets below 2^18, as no class is below 16 bytes or wants
- * more than 18 + 15 bits. */
-#define RECIPROCAL(bytes) (uint32_t)(((1ULL << 32) + (bytes)-1) / (bytes))
+/* 2^35 / bytes rounded up: 31 bits for 16 bytes. What rounding adds is below bytes <= 2^16, times
+ * an offset below 2^18 still less than 2^35: exact for every offset. */
+#define RECIPROCAL(bytes) (uint32_t)(((1ULL << RECIPROCAL_SHIFT) + (bytes)-1) / (bytes))
 
 #define TABLE_ENTRY(class, bytes, below) [(below) / 16 + 1 ...(bytes) / 16] = class,
 const uint8_t size_class_table[SMALL_MAX / 16 + 1] = {[0] = 1, CLASSES(TABLE_ENTRY)};

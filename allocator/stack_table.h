@@ -19,7 +19,7 @@ struct stack_hot {
     uint64_t *rows;      /* unwind rows, see cfi_rows.c */
     uint32_t generation; /* counts libraries that went */
 };
-extern struct stack_hot stack_hot;
+HIDDEN extern struct stack_hot stack_hot;
 
 /* False: no memory. Once. */
 bool stack_table_make(uint32_t mode, uint64_t sample_bytes);

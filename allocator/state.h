@@ -16,6 +16,8 @@
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define COLD        __attribute__((noinline, cold))
 #define NOINLINE    __attribute__((noinline))
+/* Of a declaration: no way through the table of addresses, which the linker cannot always undo. */
+#define HIDDEN __attribute__((visibility("hidden")))
 /* The compiler keeps stores on their side of it; a stopped thread's stores are seen in order. */
 #define STORE_ORDER() __asm__ volatile("" ::: "memory")
 
@@ -23,7 +25,8 @@ enum {
     UNIT_SHIFT = 16,
     UNIT_BYTES = 1 << UNIT_SHIFT,
     CLASS_COUNT = HM_CLASS_SLOTS - 1,
-    SMALL_MAX = 32768,
+    SMALL_MAX = 65536,
+    GROWN_SMALL_MAX = 32768, /* beyond it realloc makes large blocks, which grow in place */
     BITMAP_BYTES = UNIT_BYTES / 16 / 8, /* a unit of the smallest class */
     PAGE_BYTES = 4096,
     CODE_FREE = 0,
@@ -54,7 +57,7 @@ struct hm_hot {
     uint8_t check_mode;
     uint8_t fork_pending; /* child: caches of threads that are gone still hold blocks */
 };
-extern struct hm_hot hm_hot;
+HIDDEN extern struct hm_hot hm_hot;
 
 static inline struct hm_range *range_at(uint32_t index)
 {

@@ -33,8 +33,8 @@ struct hm_tls {
     int64_t gap;       /* bytes until the next sample, of what does not come out of a bin */
     uint64_t random;
 };
-extern __thread struct hm_tls hm_tls;
-extern const struct hm_thread
+HIDDEN extern __thread struct hm_tls hm_tls;
+HIDDEN extern const struct hm_thread
     hm_no_thread; /* all bins empty and full at once: every call goes slow */
 
 static inline uint64_t *thread_slots(struct hm_thread *t)
