@@ -24,7 +24,8 @@ struct block_place block_locate(const void *p);
 void *large_malloc(size_t bytes, size_t alignment, uint32_t arena, bool *zero);
 /* For a block that grew out of its place: where it can go on growing, if it may. */
 void *large_malloc_to_grow(size_t bytes, uint32_t arena);
-/* Frees a block that goes into the thread's pocket, as most large ones do; false: p is none such. */
+/* Frees a block that goes into the thread's pocket, as most large ones do; false: p is none such.
+ */
 bool large_free_own(const void *p);
 /* p is in no slab: frees it, or dies. */
 void large_free(void *p);
