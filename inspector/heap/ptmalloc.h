@@ -79,6 +79,7 @@ struct ptmalloc {
     uint32_t mapped_arena;                /* in the sink: where mapped chunks go */
     hi_addr unread; /* a place of the allocator's own that could not be read; 0: none */
     uint64_t mapped_walked, mapped_bytes_walked;
+    unsigned moved_budget; /* pages tried as places of aligned chunks that have moved */
     /* thread caches */
     uint64_t tls_offset;             /* of the slot below fs; 0: not known */
     uint64_t tls_expected, tls_read; /* threads that have TLS; whose slot could be read */

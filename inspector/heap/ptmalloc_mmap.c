@@ -17,10 +17,12 @@
  * whose prev_size leads back to base is the true one.
  *
  * realloc() may move such a chunk to another page: it keeps its distance from the start, which no
- * longer follows from an alignment. And a thread stopped in realloc() between mremap() and the
- * header's new size leaves one that may cover what others have mapped behind it since. So where
- * count or bytes are not those of mp_, every page behind a start is tried as the place of an
- * aligned chunk, and where chunks are missing still, headers are looked for inside of those found.
+ * longer follows from an alignment, while the stale size may reach beyond the mapping, over what
+ * lies there now. In front of an aligned chunk nobody writes: where the rest of a first page is
+ * blank, the pages behind are tried as its place; where count or bytes are not those of mp_, behind
+ * every start. A thread stopped in realloc() between mremap() and the header's new size leaves one
+ * that may cover what others have mapped behind it since: where chunks or bytes of the main arena
+ * are missing still, headers are looked for inside of those found.
  *
  * False ones: any page may hold such words by chance. mp_.n_mmaps says how many there are; what
  * goes beyond is dropped, those that fill a mapping last.
@@ -108,6 +110,38 @@ static bool mapped_aligned(struct ptmalloc *p, hi_addr base, hi_addr own_end, hi
     return false;
 }
 
+/* The aligned chunk in the mapping at base, when mremap() has moved both. */
+static bool mapped_moved(struct ptmalloc *p, hi_addr base, hi_addr own_end, hi_addr limit,
+                         struct mapped *mapped)
+{
+    hi_addr until = own_end < limit ? own_end : limit;
+    for (hi_addr user = base + p->page_bytes; user < until && p->moved_budget;
+         user += p->page_bytes, p->moved_budget--) {
+        uint64_t prev_size, size;
+        hi_addr chunk = user - PTMALLOC_HEADER_BYTES;
+        if (!header_at(p, chunk, &prev_size, &size))
+            continue;
+        hi_addr end = mapped_end(p, base, chunk, prev_size, size);
+        if (end == 0 || end > limit)
+            continue;
+        mapped_set(mapped, base, chunk, end);
+        mapped->usable -= end - chunk != chunk_bytes(size) ? 8 : 0;
+        return true;
+    }
+    return false;
+}
+
+/* Is there nothing but zeros between this header and the place of one before the next page? */
+static bool is_blank_behind(struct ptmalloc *p, hi_addr base)
+{
+    uint64_t word;
+    for (hi_addr at = base + PTMALLOC_HEADER_BYTES;
+         at < base + p->page_bytes - PTMALLOC_HEADER_BYTES; at += 8)
+        if (!evidence_cache_u64(p->cache, at, &word) || word)
+            return false;
+    return true;
+}
+
 /* A mapped chunk that starts with the page at base? limit: end of the memory around. */
 static bool mapped_at(struct ptmalloc *p, hi_addr base, uint64_t prev_size, uint64_t size,
                       hi_addr limit, struct mapped *mapped)
@@ -115,7 +149,8 @@ static bool mapped_at(struct ptmalloc *p, hi_addr base, uint64_t prev_size, uint
     hi_addr end = mapped_end(p, base, base, prev_size, size);
     if (end == 0)
         return false;
-    if (mapped_aligned(p, base, end, limit, mapped))
+    if (mapped_aligned(p, base, end, limit, mapped) ||
+        (is_blank_behind(p, base) && mapped_moved(p, base, end, limit, mapped)))
         return true;
     if (end > limit)
         return false;
@@ -267,44 +302,34 @@ static void hidden_in(struct scan *scan, size_t index, unsigned *budget)
          page += p->page_bytes, --*budget) {
         uint64_t prev_size, size;
         struct mapped inner;
-        if (!header_at(p, page, &prev_size, &size) ||
-            !mapped_at(p, page, prev_size, size, limit, &inner))
+        hi_addr end;
+        if (!header_at(p, page, &prev_size, &size))
             continue;
-        struct mapped *found = VECTOR_PUSH(&scan->found);
-        scan->failed |= !found;
-        if (!found)
-            return;
-        *found = inner;
+        if (mapped_at(p, page, prev_size, size, limit, &inner)) {
+            struct mapped *found = VECTOR_PUSH(&scan->found);
+            scan->failed |= !found;
+            if (!found)
+                return;
+            *found = inner;
+            end = inner.end;
+        } else if (!segment_at(scan, page, size, limit, &end)) {
+            continue;
+        }
         struct mapped *cut = &scan->found.items[index];
         if (cut->end > page) {
             cut->usable -= cut->end - page;
             cut->end = page;
         }
-        page = inner.end - p->page_bytes;
+        page = ((end + p->page_bytes - 1) & ~(hi_addr)(p->page_bytes - 1)) - p->page_bytes;
     }
 }
 
 /* The aligned chunk that moved away from its alignment, where base holds an old header. */
-static void moved_find(const struct scan *scan, struct mapped *mapped, unsigned *budget)
+static void moved_find(const struct scan *scan, struct mapped *mapped)
 {
-    struct ptmalloc *p = scan->p;
-    hi_addr limit = evidence_heap_run(p->target, mapped->base).end;
-    if (mapped->chunk != mapped->base)
-        return;
-    for (hi_addr user = mapped->base + p->page_bytes; user < mapped->passed && *budget;
-         user += p->page_bytes, --*budget) {
-        uint64_t prev_size, size;
-        hi_addr chunk = user - PTMALLOC_HEADER_BYTES;
-        if (!header_at(p, chunk, &prev_size, &size))
-            continue;
-        hi_addr end = mapped_end(p, mapped->base, chunk, prev_size, size);
-        if (end == 0 || end > limit)
-            continue;
-        mapped->chunk = chunk;
-        mapped->end = end;
-        mapped->usable = end - user - (end - chunk != chunk_bytes(size) ? 8 : 0);
-        return;
-    }
+    hi_addr limit = evidence_heap_run(scan->p->target, mapped->base).end, passed = mapped->passed;
+    if (mapped->chunk == mapped->base && mapped_moved(scan->p, mapped->base, passed, limit, mapped))
+        mapped->passed = passed;
 }
 
 /* Are they as many, and of as many bytes, as mp_ says? */
@@ -320,16 +345,18 @@ static bool totals_fit(const struct scan *scan)
 
 static void hidden_find(struct scan *scan)
 {
-    const struct ptmalloc *p = scan->p;
+    struct ptmalloc *p = scan->p;
+    const struct ptmalloc_arena *main = &p->arenas.items[0];
+    bool pieces_fit = !scan->segments || main->system_walked == main->system_mem;
     unsigned budget = HIDDEN_PAGES;
     size_t count = scan->found.count;
-    if (!p->par || totals_fit(scan))
+    if (!p->par || (pieces_fit && totals_fit(scan)))
         return;
+    p->moved_budget = HIDDEN_PAGES;
     for (size_t i = 0; i < count; i++)
-        moved_find(scan, &scan->found.items[i], &budget);
-    if (count >= p->n_mmaps)
+        moved_find(scan, &scan->found.items[i]);
+    if (pieces_fit && count >= p->n_mmaps)
         return;
-    budget = HIDDEN_PAGES;
     for (size_t i = 0; i < count && !scan->failed; i++)
         hidden_in(scan, i, &budget);
     if (scan->found.count > count)
@@ -416,6 +443,7 @@ bool ptmalloc_walk_mapped(struct ptmalloc *p, struct heap_sink *sink)
     scan.segments = p->arenas.items[0].flags & NONCONTIGUOUS;
     if (p->par && p->n_mmaps == 0 && !scan.segments && !p->flux_budget)
         return true;
+    p->moved_budget = HIDDEN_PAGES;
     scan.buffer = malloc(SCAN_BYTES);
     scan.failed = !scan.buffer;
     if (scan.buffer)

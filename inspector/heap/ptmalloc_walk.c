@@ -24,6 +24,10 @@
  * thread is a split that was not finished: in flight, not damage. A footer that fits the chunk
  * before it says where it ends.
  *
+ * The main arena's old top stands without fenceposts while sysmalloc() sets up the new one, which
+ * is the first to touch a page: that takes long enough to be met. The old top then ends with its
+ * piece, at a page, and whatever lies there is not a chunk of this arena's: a piece left open.
+ *
  * Bounds: a walk only moves up through the piece; searches have a budget of steps.
  */
 #include "heap/ptmalloc_walk.h"
@@ -197,30 +201,69 @@ static hi_addr fenceposts_end(struct ptmalloc *p, hi_addr at)
     return end;
 }
 
+/* Behind the first of them, at `at`. */
+static bool are_fenceposts(struct ptmalloc *p, hi_addr at)
+{
+    uint64_t word;
+    return fenceposts_end(p, at) % p->page_bytes == 0 &&
+           evidence_cache_u64(p->cache, at + PTMALLOC_HEADER_BYTES + 8, &word) &&
+           chunk_bytes(word) == PTMALLOC_HEADER_BYTES;
+}
+
+static bool arena_in_flux(const struct ptmalloc *p, const struct ptmalloc_arena *arena)
+{
+    return arena->locked || p->thread_inside;
+}
+
+/* Does a piece of the main arena end at `at`, without its fenceposts? The new top is the start of a
+ * piece; the old one is whole, or less what fenceposts take, which are not or half written. */
+static bool left_open(struct ptmalloc *p, const struct ptmalloc_arena *arena, hi_addr at,
+                      hi_addr limit)
+{
+    enum { NONCONTIGUOUS = 2 };
+    uint64_t word, rest = -at % p->page_bytes;
+    if (!arena_in_flux(p, arena) || !arena->is_main || at == arena->top ||
+        (arena->flags & NONCONTIGUOUS && arena->top % p->page_bytes))
+        return false;
+    if (rest == 2 * PTMALLOC_HEADER_BYTES || rest == 3 * PTMALLOC_HEADER_BYTES)
+        return true;
+    return rest == 0 && (at >= limit || !evidence_cache_u64(p->cache, at + 8, &word) ||
+                         !size_fits(arena, at, word, limit));
+}
+
+/* What was cut from the top still has the old top's size, up to the end of the piece. */
+static bool reaches_over_top(const struct ptmalloc *p, const struct ptmalloc_arena *arena,
+                             hi_addr at, uint64_t word)
+{
+    hi_addr end = at + chunk_bytes(word);
+    return arena->top > at && arena->top < end && end % p->page_bytes == 0 &&
+           arena_in_flux(p, arena);
+}
+
 bool ptmalloc_chain_ends(struct ptmalloc *p, const struct ptmalloc_arena *arena, hi_addr chunk,
                          hi_addr limit, uint64_t *budget, hi_addr *end)
 {
-    uint64_t word = 0;
+    uint64_t word = 0, count = 0;
     hi_addr at = chunk;
-    for (; *budget; --*budget) {
+    for (; *budget; --*budget, count++) {
+        bool fits = at < limit && evidence_cache_u64(p->cache, at + 8, &word) &&
+                    size_fits(arena, at, word, limit + 1);
+        *end = at;
         if (at == arena->top)
+            return true;
+        if (at < limit && chunk_bytes(word) == PTMALLOC_HEADER_BYTES)
             break;
-        if (at >= limit || !evidence_cache_u64(p->cache, at + 8, &word))
-            return false;
+        if (!fits)
+            return count >= 2 && left_open(p, arena, at, limit);
         if (at == chunk && !(word & CHUNK_PREV_INUSE))
             return false;
-        if (chunk_bytes(word) == PTMALLOC_HEADER_BYTES)
-            break;
-        if (!size_fits(arena, at, word, limit))
-            return false;
+        if (reaches_over_top(p, arena, at, word))
+            return true;
         at += chunk_bytes(word);
     }
-    *end = at;
-    if (at == arena->top)
-        return true;
-    return *budget && at != chunk && fenceposts_end(p, at) % p->page_bytes == 0 &&
-           evidence_cache_u64(p->cache, at + PTMALLOC_HEADER_BYTES + 8, &word) &&
-           chunk_bytes(word) == PTMALLOC_HEADER_BYTES;
+    if (!*budget || at == chunk)
+        return false;
+    return are_fenceposts(p, at) || (count >= 2 && left_open(p, arena, at, limit));
 }
 
 /* Do plausible headers lead from at exactly to goal? */
@@ -299,7 +342,7 @@ bool ptmalloc_chain_mends(struct ptmalloc *p, struct ptmalloc_arena *arena, hi_a
 
 bool walk_in_flux(const struct walk *w)
 {
-    return w->arena->locked || w->p->thread_inside;
+    return arena_in_flux(w->p, w->arena);
 }
 
 /* The chunk before `bad` was being split, or grown into the free one behind it: the rest ends where
@@ -418,6 +461,36 @@ static void walk_fencepost(struct walk *w, hi_addr at)
     w->at_fencepost = true;
 }
 
+/* The last chunk in front of `end`, where a piece is left open: the old top; but where that had 32
+ * or 48 bytes, its header is what stands at `end`. */
+static void walk_left_open(struct walk *w, hi_addr chunk, hi_addr end, uint64_t word)
+{
+    unsigned rest = -end % w->p->page_bytes;
+    bool is_top = rest == 0 || (rest == 2 * PTMALLOC_HEADER_BYTES && word != CHUNK_PREV_INUSE &&
+                                word != (PTMALLOC_HEADER_BYTES | CHUNK_PREV_INUSE));
+    walk_emit(w, chunk, is_top ? BLOCK_IN_FLIGHT : BLOCK_LIVE);
+    w->region_end = rest ? end + 8 : end;
+    w->end = end + rest;
+    w->at_fencepost = true;
+    w->arena->in_flux = true;
+}
+
+/* Is this, behind a chunk that fits, where a piece ends that is left open? */
+static bool is_left_open(struct walk *w, const struct chunk *next)
+{
+    if (size_fits(w->arena, next->address, next->words.size, w->limit) ||
+        !left_open(w->p, w->arena, next->address, w->limit))
+        return false;
+    return !is_fencepost(w, next) || !are_fenceposts(w->p, next->address);
+}
+
+/* The top, after a chunk that was cut from it and has the old one's size. */
+static bool walk_to_top(struct walk *w, struct chunk *chunk)
+{
+    w->arena->in_flux |= walk_in_flux(w);
+    return walk_emit(w, chunk->address, BLOCK_IN_FLIGHT) && chunk_load(w, w->arena->top, chunk);
+}
+
 /* The next chunk after one that fits; false: the piece is done. */
 static bool walk_next(struct walk *w, struct chunk *chunk)
 {
@@ -429,8 +502,7 @@ static bool walk_next(struct walk *w, struct chunk *chunk)
             sink_finding(w->sink, "chunks end at the top", chunk->address,
                          "size word 0x%llx reaches past the top",
                          (unsigned long long)chunk->words.size);
-        w->arena->in_flux |= walk_in_flux(w);
-        return walk_emit(w, chunk->address, BLOCK_IN_FLIGHT) && chunk_load(w, w->arena->top, chunk);
+        return walk_to_top(w, chunk);
     }
     if (__builtin_expect(!chunk_load(w, at, &next), 0)) {
         walk_emit(w, chunk->address, BLOCK_LIVE);
@@ -442,6 +514,10 @@ static bool walk_next(struct walk *w, struct chunk *chunk)
                          0)) {
         /* the old top was too small to free: it became part of the fencepost */
         walk_fencepost(w, chunk->address);
+        return false;
+    }
+    if (__builtin_expect(walk_in_flux(w) && is_left_open(w, &next), 0)) {
+        walk_left_open(w, chunk->address, next.address, next.words.size);
         return false;
     }
     if (!emit_chunk(w, chunk, &next))
@@ -481,6 +557,13 @@ static void walk_straight(struct walk *w, struct chunk *chunk)
         chunk_load(w, at, chunk);
 }
 
+/* Does it reach to the end of the piece, which only the top and what is cut from it do? */
+static bool reaches_limit(const struct walk *w, const struct chunk *chunk)
+{
+    return chunk_bytes(chunk->words.size) == w->limit - chunk->address &&
+           size_fits(w->arena, chunk->address, chunk->words.size, w->limit + 1);
+}
+
 /* From w->chunk on, until the top, a fencepost or the limit: then w->done; or until the header that
  * comes next lies in another window. */
 static void walk_on(struct walk *w)
@@ -497,6 +580,17 @@ static void walk_on(struct walk *w)
             if (is_fencepost(w, &chunk)) {
                 walk_fencepost(w, chunk.address);
                 return;
+            }
+            if (reaches_limit(w, &chunk)) {
+                if (reaches_over_top(w->p, w->arena, chunk.address, chunk.words.size)) {
+                    if (!walk_to_top(w, &chunk))
+                        return;
+                    continue;
+                }
+                if (left_open(w->p, w->arena, w->limit, w->limit)) {
+                    walk_left_open(w, chunk.address, w->limit, 0);
+                    return;
+                }
             }
             hi_addr resume =
                 walk_damage(w, w->before, chunk.address, "a chunk header is one", chunk.words.size);

@@ -25,6 +25,7 @@ enum {
     IMAGE_HEAP_BYTES = 0x3000,
     IMAGE_MAPPED_BYTES = 0x8000,
     IMAGE_TLS_BYTES = 0x1000,
+    IMAGE_PIECES_BYTES = 0x10000,
     IMAGE_TCACHE_SLOT = 0x48,
     IMAGE_ARENA_SLOT = 0x38,
     IMAGE_MAX_CHUNKS = 600,
@@ -50,6 +51,8 @@ struct image {
     struct image_release release;
     unsigned char libc[IMAGE_LIBC_BYTES], brk[IMAGE_BREAK_BYTES], heap[IMAGE_HEAP_BYTES];
     unsigned char mapped[IMAGE_MAPPED_BYTES], tls[IMAGE_TLS_BYTES];
+    unsigned char pieces[IMAGE_PIECES_BYTES]; /* more memory of the main arena */
+    hi_addr pieces_at;                        /* 0: it is not there */
     struct image_chunk chunks[IMAGE_MAX_CHUNKS];
     size_t count;
     hi_addr tcache, mapped_user[3];
@@ -66,6 +69,8 @@ static unsigned char *image_at(struct image *image, hi_addr address)
         return image->heap + (address - IMAGE_HEAP);
     if (address - IMAGE_MAPPED < IMAGE_MAPPED_BYTES)
         return image->mapped + (address - IMAGE_MAPPED);
+    if (image->pieces_at && address - image->pieces_at < IMAGE_PIECES_BYTES)
+        return image->pieces + (address - image->pieces_at);
     return image->tls + (address - IMAGE_TLS) % IMAGE_TLS_BYTES;
 }
 
@@ -253,16 +258,19 @@ static void image_build(struct image *image, const struct image_release *release
 static struct target *image_target(struct image *image)
 {
     enum { RW = MAPPING_READ | MAPPING_WRITE };
+    bool on_break = image->pieces_at == IMAGE_BREAK + IMAGE_BREAK_BYTES;
     const struct target_segment segments[] = {
         {IMAGE_BREAK, image->brk, IMAGE_BREAK_BYTES, RW, "[heap]"},
         {IMAGE_HEAP, image->heap, IMAGE_HEAP_BYTES, RW, NULL},
         {IMAGE_MAPPED, image->mapped, IMAGE_MAPPED_BYTES, RW, NULL},
         {IMAGE_LIBC, image->libc, IMAGE_LIBC_BYTES, RW, "/lib/libc.so.6"},
         {IMAGE_TLS, image->tls, IMAGE_TLS_BYTES, RW, NULL},
+        {image->pieces_at, image->pieces, IMAGE_PIECES_BYTES, RW, on_break ? "[heap]" : NULL},
     };
+    size_t count = sizeof segments / sizeof *segments - !image->pieces_at;
     struct thread thread = {.tid = IMAGE_TID, .has_registers = true, .fs_base = IMAGE_FS};
     struct target *target = NULL;
-    if (target_open_bytes(&target, segments, sizeof segments / sizeof *segments, NULL) != HI_OK ||
+    if (target_open_bytes(&target, segments, count, NULL) != HI_OK ||
         target_add_registers(target, &thread, NULL) != HI_OK)
         return NULL;
     return target;

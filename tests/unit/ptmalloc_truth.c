@@ -6,7 +6,7 @@
  *   ptmalloc_truth STOPS COMMAND...     the program run by COMMAND (ld.so of another glibc, say)
  *
  * PTMALLOC_FOUND=relocation|pattern: that the roots are found so. PTMALLOC_REMOVE=FILE: unlinked
- * before a core is read. PTMALLOC_MODES=N: only the first N modes.
+ * before a core is read. PTMALLOC_MODES=N: only the first N modes; PTMALLOC_MODE=N: only that one.
  */
 #include "unit/truth_driver.h"
 
@@ -38,6 +38,8 @@ int main(int argc, char **argv)
     size_t count = few ? strtoul(few, NULL, 10) : sizeof modes / sizeof *modes;
     for (size_t i = 0; i < count && i < sizeof modes / sizeof *modes; i++) {
         if (before && strcmp(modes[i].program, "heap_truth") != 0)
+            continue;
+        if (getenv("PTMALLOC_MODE") && strtoul(getenv("PTMALLOC_MODE"), NULL, 10) != i)
             continue;
         live(&modes[i], stops * modes[i].share / 100, before);
         from_core(&modes[i], before);
