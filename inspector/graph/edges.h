@@ -60,7 +60,7 @@ size_t edges_fat_first(const struct edges *edges, hi_block block);
 uint32_t edges_count(const struct edges *edges, hi_block block);
 uint32_t edges_word(const struct edges *edges, hi_block block, uint32_t i); /* i < edges_count */
 
-/* Sum of the degrees of the first k (0..63) blocks of a cluster, fat ones counting 0. */
+/* Sum of the degrees of the first k (0..64) blocks of a cluster, fat ones counting 0. */
 #ifdef __SSE2__
 #include <emmintrin.h>
 static inline uint32_t edges_degree_sum(const uint8_t *degrees, unsigned k)
@@ -78,6 +78,18 @@ static inline uint32_t edges_degree_sum(const uint8_t *degrees, unsigned k)
     return (uint32_t)_mm_cvtsi128_si32(sum) +
            (uint32_t)_mm_cvtsi128_si32(_mm_unpackhi_epi64(sum, sum));
 }
+
+/* Which blocks of a cluster are fat, a bit each. */
+static inline uint64_t edges_fat_of(const uint8_t *degrees)
+{
+    const __m128i fat = _mm_set1_epi8((char)EDGES_FAT);
+    uint64_t found = 0;
+    for (unsigned i = 0; i < EDGES_CLUSTER; i += 16) {
+        __m128i part = _mm_load_si128((const __m128i *)(const void *)(degrees + i));
+        found |= (uint64_t)(unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(part, fat)) << i;
+    }
+    return found;
+}
 #else
 static inline uint32_t edges_degree_sum(const uint8_t *degrees, unsigned k)
 {
@@ -85,6 +97,14 @@ static inline uint32_t edges_degree_sum(const uint8_t *degrees, unsigned k)
     for (unsigned i = 0; i < k; i++)
         sum += degrees[i] == EDGES_FAT ? 0 : degrees[i];
     return sum;
+}
+
+static inline uint64_t edges_fat_of(const uint8_t *degrees)
+{
+    uint64_t found = 0;
+    for (unsigned i = 0; i < EDGES_CLUSTER; i++)
+        found |= (uint64_t)(degrees[i] == EDGES_FAT) << i;
+    return found;
 }
 #endif
 

@@ -7,13 +7,19 @@
  *
  * Dense: when a level outgrows the queue (1/256 of all blocks), the queue is dropped: what waits
  * is what is marked and not done, and the planes know it. Workers take ranges of the planes and
- * follow what waits there, in address order, so that degrees and edges stream; what they mark
- * further on in the same sweep is met in the same sweep. A heap of ten million blocks at random
- * takes a few sweeps. When little is left waiting, it is gathered into the queue again.
+ * follow what waits there, in address order, so that degrees and edges stream; neighbours that
+ * wait together have their edges together, and nothing is asked between one block and the next.
+ * When little is left waiting, it is gathered into the queue again.
  *
- * So memory is two bits a block and the small queue. In a sweep a word of done is written by the
- * worker alone that has the range; in the sparse mode, and for mark at all times, bits are raised
- * atomically. Order never shows in the result.
+ * Marks of a sweep: each worker marks in a plane of its own, which stays in its processor's cache,
+ * with plain stores, asking neither whether a bit is set already nor who else sets it; after the
+ * sweep the planes are joined and empty again. What others mark in a worker's range it meets in the
+ * next sweep, what it marks itself in this one. (10 million blocks at random, 47 million edges, 2
+ * processors: 0.08 s, where one plane with atomic operations takes 0.24 s.)
+ *
+ * So memory is two bits a block, one more for each worker but the first (at most 8 sweep), and the
+ * small queue. In a sweep a word of done is written by the worker alone that has the range; in the
+ * sparse mode bits are raised atomically. Order never shows in the result.
  */
 #include "graph/flood.h"
 
@@ -30,6 +36,7 @@ enum {
 /* What one worker adds up. */
 struct tally {
     uint64_t followed, repeated, done;
+    uint64_t edges; /* of a sweep: followed or repeated, nobody asked which */
 };
 
 bool flood_new(struct flood *flood)
@@ -48,6 +55,9 @@ void flood_free(struct flood *flood)
     free(flood->queue[0]);
     free(flood->queue[1]);
     flood->queue[0] = flood->queue[1] = NULL;
+    for (int i = 0; i < FLOOD_SWEEPERS; i++)
+        free(flood->own[i]);
+    memset(flood->own, 0, sizeof flood->own);
 }
 
 bool flood_seed(struct flood *flood, hi_block block)
@@ -93,8 +103,7 @@ static inline void edge_follow(struct flood *flood, uint32_t edge, uint32_t *que
         return;
     }
     tally->followed++;
-    if (queue)
-        queue_push(flood, queue, target);
+    queue_push(flood, queue, target);
 }
 
 static inline void block_follow(struct flood *flood, hi_block block, uint32_t *queue,
@@ -102,12 +111,8 @@ static inline void block_follow(struct flood *flood, hi_block block, uint32_t *q
 {
     for (struct edge_run r = edges_first(flood->edges, block); r.count;
          edges_next(flood->edges, &r))
-        for (uint32_t i = 0; i < r.count; i++) {
-            /* in a sweep the next block's edges follow: look beyond the end */
-            hi_block ahead = r.words[i + EDGES_AHEAD] >> 2;
-            __builtin_prefetch(&flood->mark[ahead / 64]);
+        for (uint32_t i = 0; i < r.count; i++)
             edge_follow(flood, r.words[i], queue, tally);
-        }
     tally->done++;
 }
 
@@ -170,30 +175,133 @@ static void level_run(struct flood *flood)
 
 /* -- dense ------------------------------------------------------------------------------------- */
 
-static void sweep_word(struct flood *flood, size_t word, struct tally *tally)
+/* A worker's part in a sweep. */
+struct sweep {
+    struct flood *flood;
+    uint64_t *own; /* the plane that it marks in */
+    struct tally tally;
+};
+
+/* A pointer to elsewhere than the start: it is noted, not followed. */
+static void edge_note(const struct sweep *sweep, uint32_t edge)
 {
+    hi_block target = edge >> 2;
+    uint64_t *record = sweep->flood->record[edge & 3];
+    if (!bits_get(sweep->own, target) && !(bits_load(record, target / 64) >> target % 64 & 1))
+        bits_raise(record, target);
+}
+
+static void starts_follow(const struct sweep *sweep, const uint32_t *edges, size_t count)
+{
+    uint64_t *own = sweep->own;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t edge = edges[i];
+        /* beyond the end there are the next block's edges, or nonsense that does not matter */
+        __builtin_prefetch(&own[edges[i + EDGES_AHEAD] >> 8]);
+        if (__builtin_expect((edge & 3) == EDGE_START, 1))
+            own[edge >> 8] |= UINT64_C(1) << (edge >> 2) % 64;
+        else
+            edge_note(sweep, edge);
+    }
+}
+
+static void all_follow(const struct sweep *sweep, const uint32_t *edges, size_t count)
+{
+    uint64_t *own = sweep->own;
+    const uint64_t *stop = sweep->flood->stop;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t bit = UINT64_C(1) << (edges[i] >> 2) % 64;
+        size_t word = edges[i] >> 8;
+        own[word] |= stop ? bit & ~stop[word] : bit;
+    }
+}
+
+static void edges_follow(struct sweep *sweep, const uint32_t *edges, size_t count)
+{
+    if (sweep->flood->record[EDGE_COOKIE])
+        starts_follow(sweep, edges, count);
+    else
+        all_follow(sweep, edges, count);
+    sweep->tally.edges += count;
+}
+
+/* The waiting blocks of a cluster, runs of neighbours at a time; of fat ones the sums know
+ * nothing. */
+static void cluster_follow(struct sweep *sweep, size_t cluster, uint64_t waiting)
+{
+    const struct edges *edges = sweep->flood->edges;
+    const uint8_t *degrees = &edges->degrees[cluster * EDGES_CLUSTER];
+    const uint32_t *words = &edges->words[edges->bases[cluster]];
+    uint64_t fat = edges_fat_of(degrees) & waiting;
+    while (waiting) {
+        unsigned from = (unsigned)__builtin_ctzll(waiting);
+        uint64_t behind =
+            ~(waiting >> from); /* the shift brings zeros: only a whole run has none */
+        unsigned to = behind ? from + (unsigned)__builtin_ctzll(behind) : EDGES_CLUSTER;
+        uint32_t start = from ? edges_degree_sum(degrees, from) : 0;
+        edges_follow(sweep, words + start, edges_degree_sum(degrees, to) - start);
+        waiting = to < EDGES_CLUSTER ? waiting >> to << to : 0;
+    }
+    for (; fat; fat &= fat - 1) {
+        hi_block block = (hi_block)(cluster * EDGES_CLUSTER + (unsigned)__builtin_ctzll(fat));
+        for (struct edge_run r = edges_first_fat(edges, block); r.count; edges_next_fat(edges, &r))
+            edges_follow(sweep, r.words, r.count);
+    }
+}
+
+/* Words of planes are clusters. */
+_Static_assert(EDGES_CLUSTER == 64, "a word of a plane is a cluster");
+static void sweep_word(struct sweep *sweep, size_t word)
+{
+    struct flood *flood = sweep->flood;
     uint64_t waiting;
-    while ((waiting = bits_load(flood->mark, word) & ~flood->done[word])) {
+    while ((waiting = (bits_load(flood->mark, word) | sweep->own[word]) & ~flood->done[word])) {
         flood->done[word] |= waiting;
-        for (; waiting; waiting &= waiting - 1) {
-            hi_block block = (hi_block)(word * 64 + (unsigned)__builtin_ctzll(waiting));
-            block_follow(flood, block, NULL, tally);
-        }
+        sweep->tally.done += (unsigned)__builtin_popcountll(waiting);
+        cluster_follow(sweep, word, waiting);
     }
 }
 
 static void sweep_work(void *context, int worker)
 {
     struct flood *flood = context;
-    struct tally tally = {0};
+    struct sweep sweep = {.flood = flood, .own = worker ? flood->own[worker] : flood->mark};
     size_t words = bits_words(flood->count), from;
-    (void)worker;
     while ((from = __atomic_fetch_add(&flood->next, SWEEP_WORDS, __ATOMIC_RELAXED)) < words) {
         size_t to = from + SWEEP_WORDS < words ? from + SWEEP_WORDS : words;
         for (size_t word = from; word < to; word++)
-            sweep_word(flood, word, &tally);
+            sweep_word(&sweep, word);
     }
-    tally_add(flood, &tally);
+    __atomic_fetch_add(&flood->swept_edges, sweep.tally.edges, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&flood->swept_done, sweep.tally.done, __ATOMIC_RELAXED);
+}
+
+/* How many may sweep: all that get a plane of their own. */
+static int sweepers(struct flood *flood)
+{
+    int jobs = flood->jobs < FLOOD_SWEEPERS ? flood->jobs : FLOOD_SWEEPERS;
+    for (int i = 1; i < jobs; i++) {
+        flood->own[i] = flood->own[i] ? flood->own[i] : bits_new(flood->count);
+        if (!flood->own[i])
+            return i;
+    }
+    return jobs;
+}
+
+/* All workers' marks into one plane; returns how many blocks wait. */
+static uint64_t planes_join(struct flood *flood, int jobs)
+{
+    uint64_t waiting = 0;
+    for (size_t word = 0; word < bits_words(flood->count); word++) {
+        uint64_t marks = flood->mark[word];
+        for (int i = 1; i < jobs; i++) {
+            marks |= flood->own[i][word];
+            flood->own[i][word] = 0; /* the next flood marks in another plane */
+        }
+        flood->mark[word] = marks;
+        waiting += (unsigned)__builtin_popcountll(marks & ~flood->done[word]);
+    }
+    return waiting;
 }
 
 /* What waits, from the planes into the queue. */
@@ -211,8 +319,14 @@ static void gather(struct flood *flood)
 
 static void sweep_run(struct flood *flood)
 {
-    flood->next = 0;
-    parallel_run(flood->jobs, sweep_work, flood);
+    int jobs = sweepers(flood);
+    flood->next = flood->swept_edges = flood->swept_done = 0;
+    parallel_run(jobs, sweep_work, flood);
+    uint64_t waiting = planes_join(flood, jobs);
+    uint64_t marked = waiting + flood->swept_done - flood->pending;
+    flood->followed += marked;
+    flood->repeated += flood->swept_edges - marked;
+    flood->pending = waiting;
     if (flood->pending <= flood->queue_capacity / 2)
         gather(flood);
 }

@@ -12,6 +12,8 @@
 #include "graph/edges.h"
 #include "graph/graph.h"
 
+enum { FLOOD_SWEEPERS = 8 };
+
 struct flood {
     const struct edges *edges;
     uint32_t count; /* blocks */
@@ -26,8 +28,9 @@ struct flood {
     uint32_t queue_capacity, queue_count;
     bool queue_full;  /* marked blocks are missing in the queue: only planes know them all */
     uint64_t pending; /* marked and not done */
-    uint64_t next;
+    uint64_t next, swept_edges, swept_done;
     uint32_t next_count;
+    uint64_t *own[FLOOD_SWEEPERS]; /* by worker; [0] is never there */
 };
 
 /* mark, done, stop and record are set by the caller (done: zeroed, or of a flood before whose marks
