@@ -55,8 +55,15 @@ bool codes_new(struct codes *codes, const struct blocks *blocks, uint64_t most)
     return true;
 }
 
+bool codes_ready(struct codes *codes, const struct blocks *blocks)
+{
+    codes->quick = starts_new(blocks, codes->starts, codes->count);
+    return codes->quick != NULL;
+}
+
 void codes_free(struct codes *codes)
 {
+    starts_free(codes->quick);
     free(codes->gibs);
     if (codes->odd)
         munmap(codes->odd, codes->odd_reserved * sizeof *codes->odd);
@@ -117,16 +124,50 @@ static inline uint64_t word_of(const struct codes *codes, uint32_t code)
     return codes->starts[gib] + (uint64_t)(code & ((UINT32_C(1) << CODES_PLACE_BITS) - 1)) * 8;
 }
 
+/* The roundabout way, for what does not simply point to the start of a block. */
+static size_t others_resolve(const struct codes *codes, const struct resolve *resolve,
+                             uint32_t *codes_here, const uint16_t *others, size_t count)
+{
+    uint64_t words[STARTS_MANY];
+    uint32_t edges[STARTS_MANY];
+    for (size_t i = 0; i < count; i++)
+        words[i] = word_of(codes, codes_here[others[i]]);
+    size_t none = resolve_words(resolve, words, count, edges);
+    for (size_t i = 0; i < count; i++)
+        codes_here[others[i]] = edges[i];
+    return none;
+}
+
+/* found are those that start a block, or none of them; others keep their codes. */
+static size_t edges_put(uint32_t *codes_here, const hi_block *found, size_t count,
+                        const uint16_t *others, size_t other_count)
+{
+    uint32_t kept[STARTS_MANY];
+    size_t none = 0;
+    for (size_t i = 0; i < other_count; i++)
+        kept[i] = codes_here[others[i]];
+    for (size_t i = 0; i < count; i++) {
+        codes_here[i] = found[i] == BLOCK_NONE ? EDGE_NONE : found[i] << 2 | EDGE_START;
+        none += found[i] == BLOCK_NONE;
+    }
+    for (size_t i = 0; i < other_count; i++) {
+        none -= found[others[i]] == BLOCK_NONE;
+        codes_here[others[i]] = kept[i];
+    }
+    return none;
+}
+
 size_t codes_resolve(const struct codes *codes, const struct resolve *resolve, uint32_t *codes_here,
                      size_t count)
 {
-    uint64_t words[BLOCKS_AT_MANY];
-    size_t none = 0;
-    for (size_t from = 0; from < count; from += BLOCKS_AT_MANY) {
-        size_t batch = count - from < BLOCKS_AT_MANY ? count - from : BLOCKS_AT_MANY;
-        for (size_t i = 0; i < batch; i++)
-            words[i] = word_of(codes, codes_here[from + i]);
-        none += resolve_words(resolve, words, batch, codes_here + from);
+    hi_block found[STARTS_MANY];
+    uint16_t others[STARTS_MANY];
+    size_t none = 0, batch;
+    for (; count; codes_here += batch, count -= batch) {
+        batch = count < STARTS_MANY ? count : STARTS_MANY;
+        size_t other_count = starts_find(codes->quick, codes_here, batch, found, others);
+        none += edges_put(codes_here, found, batch, others, other_count);
+        none += others_resolve(codes, resolve, codes_here, others, other_count);
     }
     return none;
 }

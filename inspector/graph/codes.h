@@ -14,8 +14,9 @@
 #define GRAPH_CODES_H
 
 #include "graph/resolve.h"
+#include "heap/starts.h"
 
-enum { CODES_GIB_BITS = 30, CODES_PLACE_BITS = CODES_GIB_BITS - 3, CODES_GIBS = 16 };
+enum { CODES_GIB_BITS = 30, CODES_PLACE_BITS = STARTS_PLACE_BITS, CODES_GIBS = STARTS_GIBS };
 
 struct codes {
     uint32_t
@@ -25,6 +26,7 @@ struct codes {
     uint32_t count;                  /* of numbered GiBs */
     uint64_t *odd;                   /* a reservation of address space */
     uint64_t odd_used, odd_reserved; /* used is shared by threads */
+    struct starts *quick;
 };
 
 /* most: no more words than that will come. false: out of memory. */
@@ -34,6 +36,8 @@ void codes_free(struct codes *codes);
  * false: no room. */
 bool codes_put(struct codes *codes, const uint64_t *words, size_t count, uint32_t *out,
                size_t *none);
+/* Before the first codes_resolve(). false: out of memory. */
+bool codes_ready(struct codes *codes, const struct blocks *blocks);
 /* Codes become edges (or EDGE_NONE) in place; how many of them are none. */
 size_t codes_resolve(const struct codes *codes, const struct resolve *resolve, uint32_t *codes_here,
                      size_t count);

@@ -84,6 +84,8 @@ enum hi_code graph_resolve(struct graph *graph, struct hi_err *err)
     struct deferred d = {.graph = graph};
     if (!graph->is_deferred)
         return HI_OK;
+    if (!codes_ready(&graph->codes, graph->blocks))
+        return hi_no_memory(err);
     parallel_run(graph->jobs, deferred_work, &d);
     graph->is_deferred = false;
     codes_free(&graph->codes);
