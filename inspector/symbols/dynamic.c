@@ -149,11 +149,10 @@ static hi_addr find_debug(struct symbols *symbols)
     }
     for (size_t i = 0; i < symbols->modules.count; i++) {
         struct module_record *record = &symbols->modules.items[i];
-        const struct table_entry *entry = NULL;
-        if (record->module.is_dynamic_linker && tables_fill(symbols, record, STAGE_DYNSYM))
-            entry = tables_by_name(&record->tables, "_r_debug");
-        if (entry)
-            return entry->address;
+        struct table_entry entry;
+        if (record->module.is_dynamic_linker &&
+            tables_by_name(symbols, record, STAGE_DYNSYM, "_r_debug", &entry))
+            return entry.address;
     }
     return 0;
 }

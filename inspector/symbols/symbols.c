@@ -115,11 +115,9 @@ enum hi_code symbols_find(struct symbols *symbols, size_t module, const char *na
     for (int stage = STAGE_DYNSYM; stage <= STAGE_DEBUG; stage++) {
         for (size_t i = first; i < end; i++) {
             struct module_record *record = &symbols->modules.items[i];
-            if (!tables_fill(symbols, record, (enum tables_stage)stage))
-                return hi_no_memory(err);
-            const struct table_entry *entry = tables_by_name(&record->tables, name);
-            if (entry) {
-                take_symbol(symbols, record, entry, symbol);
+            struct table_entry entry;
+            if (tables_by_name(symbols, record, (enum tables_stage)stage, name, &entry)) {
+                take_symbol(symbols, record, &entry, symbol);
                 return HI_OK;
             }
         }

@@ -1,14 +1,17 @@
 /*
- * tables: filling, hashing and sorting a module's symbols.
+ * tables: finding and sorting a module's symbols.
  *
  * Where .dynsym ends is not in PT_DYNAMIC: DT_HASH says it, with DT_GNU_HASH the longest chain has
  * to be followed. Both are the target's words, so the count is bounded by the module's span.
  * Names are pointers into the file's (or the copied) string table; the table is cut behind its last
  * NUL, so that no name runs past it.
  *
- * By name: open addressing over entry indexes, keyed by the name up to '@' (a .symtab may carry
- * versions in names). Entries come in by stage, so the first of a name wins; outdated versions
- * (hidden bit of DT_VERSYM) and local symbols stand back behind default and global ones.
+ * By name: a few names are looked for, most of which are in no table, and a target stands still
+ * meanwhile. So no table of all names is made: four bytes of each symbol say how its name begins,
+ * and where they fit, names are compared. An executable with 185,000 symbols takes 7 ms for all
+ * names that allocators are known by; hashing its names took 37. A name counts up to '@' (a .symtab
+ * may carry versions in names); outdated versions (hidden bit of DT_VERSYM) and local symbols stand
+ * back behind default and global ones, among equals the first wins.
  *
  * By address: sorted by start. Symbols nest (aliases, an inner label); reach[i] is the furthest end
  * among the first i+1, which ends the walk back early. A symbol without a size counts up to the
@@ -24,76 +27,7 @@
 
 enum { DYNSYM_MAX_COUNT = 1 << 24 };
 
-struct symbol_source_table {
-    const Elf64_Sym *symbols; /* may be unaligned: copied one by one */
-    size_t count;
-    const char *names;
-    uint64_t names_bytes;
-    const uint16_t *versions; /* NULL: none */
-    enum symbol_source source;
-    hi_addr bias;
-};
-
-/* -- filling -----------------------------------------------------------------------------------*/
-
-static bool symbol_is_wanted(const Elf64_Sym *symbol, const char *name)
-{
-    unsigned type = ELF64_ST_TYPE(symbol->st_info);
-    if (symbol->st_shndx == SHN_UNDEF || symbol->st_shndx == SHN_ABS || !*name)
-        return false;
-    return type == STT_NOTYPE || type == STT_FUNC || type == STT_OBJECT || type == STT_TLS ||
-           type == STT_GNU_IFUNC || type == STT_COMMON;
-}
-
-static uint32_t hash_name(const char *name)
-{
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (; *name && *name != '@'; name++)
-        hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
-    return (uint32_t)(hash ^ hash >> 32);
-}
-
-static bool add_symbol(struct tables *tables, const struct symbol_source_table *table,
-                       const Elf64_Sym *symbol, size_t index)
-{
-    const char *name = table->names + symbol->st_name;
-    if (tables->entries.count >= UINT32_MAX - 1)
-        return true;
-    struct table_entry *entry = VECTOR_PUSH(&tables->entries);
-    if (!entry)
-        return false;
-    entry->name = name;
-    entry->hash = hash_name(name);
-    entry->type = ELF64_ST_TYPE(symbol->st_info);
-    entry->address = symbol->st_value + (entry->type == STT_TLS ? 0 : table->bias);
-    entry->size = symbol->st_size;
-    entry->source = (uint8_t)table->source;
-    entry->is_local = ELF64_ST_BIND(symbol->st_info) == STB_LOCAL;
-    if (table->versions) {
-        uint16_t version;
-        memcpy(&version, (const char *)table->versions + index * 2, sizeof version);
-        entry->is_outdated = version & 0x8000;
-    }
-    return true;
-}
-
-static bool add_table(struct tables *tables, struct symbol_source_table *table)
-{
-    const char *last = table->names ? memrchr(table->names, 0, table->names_bytes) : NULL;
-    if (!last)
-        return true;
-    table->names_bytes = (uint64_t)(last - table->names) + 1;
-    for (size_t i = 1; i < table->count; i++) {
-        Elf64_Sym symbol;
-        memcpy(&symbol, (const char *)table->symbols + i * sizeof symbol, sizeof symbol);
-        if (symbol.st_name >= table->names_bytes ||
-            !symbol_is_wanted(&symbol, table->names + symbol.st_name))
-            continue;
-        if (!add_symbol(tables, table, &symbol, i))
-            return false;
-    }
-    return true;
-}
+/* -- opening -----------------------------------------------------------------------------------*/
 
 static size_t count_by_gnu_hash(struct symbols *symbols, struct module_record *record, size_t limit)
 {
@@ -141,51 +75,126 @@ static size_t dynsym_count(struct symbols *symbols, struct module_record *record
     return d->gnu_hash ? count_by_gnu_hash(symbols, record, limit) : 0;
 }
 
-static bool fill_section(struct module_record *record, const struct image *image, uint32_t type,
-                         enum symbol_source source)
+static void source_take(struct tables *tables, enum tables_stage stage,
+                        const struct table_source *source)
 {
-    struct symbol_source_table table = {.source = source, .bias = record->module.bias};
+    const char *last =
+        source->names ? memrchr(source->names, 0, source->names_bytes) : NULL; /* ends each name */
+    if (!source->symbols || !last)
+        return;
+    tables->sources[stage] = *source;
+    tables->sources[stage].names_bytes = (uint64_t)(last - source->names) + 1;
+}
+
+static void open_section(struct module_record *record, const struct image *image, uint32_t type,
+                         enum tables_stage stage, enum symbol_source kind)
+{
+    struct table_source source = {.source = kind, .bias = record->module.bias};
     Elf64_Shdr section, names;
     if (!image->bytes || !image_section(image, NULL, type, &section) ||
         section.sh_entsize != sizeof(Elf64_Sym) ||
         !image_section_at(image, section.sh_link, &names))
-        return true;
-    table.symbols = image_section_bytes(image, &section);
-    table.count = section.sh_size / sizeof(Elf64_Sym);
-    table.names = image_section_bytes(image, &names);
-    table.names_bytes = names.sh_size;
-    return !table.symbols || !table.names || add_table(&record->tables, &table);
+        return;
+    source.symbols = image_section_bytes(image, &section);
+    source.count = section.sh_size / sizeof(Elf64_Sym);
+    source.names = image_section_bytes(image, &names);
+    source.names_bytes = names.sh_size;
+    source_take(&record->tables, stage, &source);
 }
 
-static bool fill_dynsym(struct symbols *symbols, struct module_record *record)
+static void open_dynsym(struct symbols *symbols, struct module_record *record)
 {
     const struct dynamic *d = &record->dynamic;
-    struct symbol_source_table table = {.source = SYMBOL_DYNSYM, .bias = record->module.bias};
-    if (!d->symtab || !d->strtab || !d->strtab_bytes) /* not loaded now: the file's sections */
-        return fill_section(record, &record->file, SHT_DYNSYM, SYMBOL_DYNSYM);
-    table.count = dynsym_count(symbols, record);
-    if (table.count < 2)
-        return true;
-    table.symbols = module_bytes(symbols, record, d->symtab, table.count * sizeof(Elf64_Sym));
-    table.names = module_bytes(symbols, record, d->strtab, d->strtab_bytes);
-    table.names_bytes = d->strtab_bytes;
+    struct table_source source = {.source = SYMBOL_DYNSYM, .bias = record->module.bias};
+    if (!d->symtab || !d->strtab || !d->strtab_bytes) { /* not loaded now: the file's sections */
+        open_section(record, &record->file, SHT_DYNSYM, STAGE_DYNSYM, SYMBOL_DYNSYM);
+        return;
+    }
+    source.count = dynsym_count(symbols, record);
+    if (source.count < 2)
+        return;
+    source.symbols = module_bytes(symbols, record, d->symtab, source.count * sizeof(Elf64_Sym));
+    source.names = module_bytes(symbols, record, d->strtab, d->strtab_bytes);
+    source.names_bytes = d->strtab_bytes;
     if (d->versym)
-        table.versions = module_bytes(symbols, record, d->versym, table.count * 2);
-    return !table.symbols || !table.names || add_table(&record->tables, &table);
+        source.versions = module_bytes(symbols, record, d->versym, source.count * 2);
+    source_take(&record->tables, STAGE_DYNSYM, &source);
 }
 
-static bool fill_debug(struct symbols *symbols, struct module_record *record)
+static void open_debug(struct symbols *symbols, struct module_record *record)
 {
     Elf64_Shdr section;
     if (record->file.bytes && image_section(&record->file, NULL, SHT_SYMTAB, &section))
-        return true; /* not stripped: a debug file knows no more names */
+        return; /* not stripped: a debug file knows no more names */
     module_find_debug(symbols, record);
-    return fill_section(record, &record->debug, SHT_SYMTAB, SYMBOL_DEBUGFILE) &&
-           (record->debug.bytes ||
-            fill_section(record, &record->mini, SHT_SYMTAB, SYMBOL_DEBUGFILE));
+    open_section(record, record->debug.bytes ? &record->debug : &record->mini, SHT_SYMTAB,
+                 STAGE_DEBUG, SYMBOL_DEBUGFILE);
+}
+
+static void tables_open(struct symbols *symbols, struct module_record *record,
+                        enum tables_stage stage)
+{
+    struct tables *tables = &record->tables;
+    if (tables->stage < STAGE_DYNSYM)
+        open_dynsym(symbols, record);
+    if (tables->stage < STAGE_SYMTAB && stage >= STAGE_SYMTAB)
+        open_section(record, &record->file, SHT_SYMTAB, STAGE_SYMTAB, SYMBOL_SYMTAB);
+    if (tables->stage < STAGE_DEBUG && stage >= STAGE_DEBUG)
+        open_debug(symbols, record);
+    if (tables->stage < stage)
+        tables->stage = stage;
+}
+
+/* The i-th symbol of a table; false: it names nothing in the module. */
+static bool source_entry(const struct table_source *source, size_t i, struct table_entry *entry)
+{
+    Elf64_Sym symbol;
+    memcpy(&symbol, (const char *)source->symbols + i * sizeof symbol, sizeof symbol);
+    unsigned type = ELF64_ST_TYPE(symbol.st_info);
+    bool is_named = type == STT_NOTYPE || type == STT_FUNC || type == STT_OBJECT ||
+                    type == STT_TLS || type == STT_GNU_IFUNC || type == STT_COMMON;
+    if (!is_named || symbol.st_name >= source->names_bytes || symbol.st_shndx == SHN_UNDEF ||
+        symbol.st_shndx == SHN_ABS || !source->names[symbol.st_name])
+        return false;
+    uint16_t version = 0;
+    if (source->versions)
+        memcpy(&version, (const char *)source->versions + i * 2, sizeof version);
+    *entry = (struct table_entry){
+        .name = source->names + symbol.st_name,
+        .type = (uint8_t)type,
+        .address = symbol.st_value + (type == STT_TLS ? 0 : source->bias),
+        .size = symbol.st_size,
+        .source = (uint8_t)source->source,
+        .is_local = ELF64_ST_BIND(symbol.st_info) == STB_LOCAL,
+        .is_outdated = (version & 0x8000) != 0,
+    };
+    return true;
 }
 
 /* -- by name -----------------------------------------------------------------------------------*/
+
+/* Of the first 8 bytes of a name, up to its end or '@'; room: bytes that may be read. */
+static uint32_t name_start(const char *name, uint64_t room)
+{
+    uint64_t word = 0;
+    for (unsigned i = 0; i < 8 && i < room && name[i] && name[i] != '@'; i++)
+        word = word << 8 | (unsigned char)name[i];
+    word *= 0x9e3779b97f4a7c15u;
+    return (uint32_t)(word >> 32);
+}
+
+static bool starts_make(struct table_source *source)
+{
+    source->starts = malloc(source->count * sizeof *source->starts + 1);
+    for (size_t i = 0; source->starts && i < source->count; i++) {
+        uint32_t name;
+        memcpy(&name, (const char *)source->symbols + i * sizeof(Elf64_Sym), sizeof name);
+        source->starts[i] = name < source->names_bytes
+                                ? name_start(source->names + name, source->names_bytes - name)
+                                : 0;
+    }
+    return source->starts != NULL;
+}
 
 /* Names are equal up to the version; name never carries one. */
 static bool name_is(const char *entry, const char *name)
@@ -200,71 +209,24 @@ static int entry_rank(const struct table_entry *entry)
     return (entry->is_outdated ? 4 : 0) + (entry->is_local ? 2 : 0) + (entry->type == STT_NOTYPE);
 }
 
-/* The slot of name, or the empty one where it would go. */
-static uint64_t *slot_of(const struct tables *tables, const char *name, uint32_t hash)
+bool tables_by_name(struct symbols *symbols, struct module_record *record, enum tables_stage stage,
+                    const char *name, struct table_entry *entry)
 {
-    size_t mask = tables->slot_count - 1, at = hash & mask;
-    for (; tables->slots[at]; at = (at + 1) & mask)
-        if (tables->slots[at] >> 32 == hash &&
-            name_is(tables->entries.items[(uint32_t)tables->slots[at] - 1].name, name))
-            break;
-    return &tables->slots[at];
-}
-
-static void hash_insert(struct tables *tables, uint32_t index)
-{
-    const struct table_entry *entry = &tables->entries.items[index];
-    uint64_t *slot = slot_of(tables, entry->name, entry->hash);
-    if (*slot) {
-        /* a later stage does not displace what an earlier one exports */
-        const struct table_entry *other = &tables->entries.items[(uint32_t)*slot - 1];
-        if (other->source != entry->source || entry_rank(entry) >= entry_rank(other))
-            return;
-    }
-    *slot = (uint64_t)entry->hash << 32 | (index + 1);
-}
-
-static bool hash_build(struct tables *tables)
-{
-    size_t wanted = 16;
-    while (wanted < tables->entries.count * 2)
-        wanted *= 2;
-    free(tables->slots);
-    tables->slots = calloc(wanted, sizeof *tables->slots);
-    tables->slot_count = tables->slots ? wanted : 0;
-    for (size_t i = 0; tables->slots && i < tables->entries.count; i++)
-        hash_insert(tables, (uint32_t)i);
-    return tables->slots != NULL;
-}
-
-const struct table_entry *tables_by_name(struct tables *tables, const char *name)
-{
-    if (!tables->slot_count)
-        return NULL;
-    uint64_t slot = *slot_of(tables, name, hash_name(name));
-    return slot ? &tables->entries.items[(uint32_t)slot - 1] : NULL;
-}
-
-bool tables_fill(struct symbols *symbols, struct module_record *record, enum tables_stage stage)
-{
-    struct tables *tables = &record->tables;
-    if (tables->stage >= stage)
-        return true;
-    size_t before = tables->entries.count;
-    bool filled = true;
-    if (tables->stage < STAGE_DYNSYM)
-        filled = fill_dynsym(symbols, record);
-    if (filled && tables->stage < STAGE_SYMTAB && stage >= STAGE_SYMTAB)
-        filled = fill_section(record, &record->file, SHT_SYMTAB, SYMBOL_SYMTAB);
-    if (filled && stage >= STAGE_DEBUG)
-        filled = fill_debug(symbols, record);
-    if (!filled)
+    tables_open(symbols, record, stage);
+    struct table_source *source = &record->tables.sources[stage];
+    if (!source->symbols || (!source->starts && !starts_make(source)))
         return false;
-    tables->stage = stage;
-    if (tables->entries.count == before && tables->slots)
-        return true;
-    tables->is_sorted = false;
-    return hash_build(tables);
+    uint32_t start = name_start(name, strlen(name));
+    bool found = false;
+    for (size_t i = 1; i < source->count; i++) {
+        struct table_entry one;
+        if (source->starts[i] == start && source_entry(source, i, &one) &&
+            name_is(one.name, name) && (!found || entry_rank(&one) < entry_rank(entry))) {
+            *entry = one;
+            found = true;
+        }
+    }
+    return found;
 }
 
 /* -- by address --------------------------------------------------------------------------------*/
@@ -280,8 +242,27 @@ static int compare_address(const void *a, const void *b, void *context)
     return i < k ? -1 : i > k;
 }
 
+static bool entries_fill(struct tables *tables)
+{
+    for (int stage = STAGE_DYNSYM; stage <= STAGE_DEBUG; stage++) {
+        const struct table_source *source = &tables->sources[stage];
+        for (size_t i = 1; source->symbols && i < source->count; i++) {
+            struct table_entry one, *entry;
+            if (tables->entries.count >= UINT32_MAX - 1 || !source_entry(source, i, &one))
+                continue;
+            if (!(entry = VECTOR_PUSH(&tables->entries)))
+                return false;
+            *entry = one;
+        }
+    }
+    return true;
+}
+
 static bool sort_by_address(struct tables *tables)
 {
+    tables->entries.count = 0;
+    if (!entries_fill(tables))
+        return false;
     size_t count = 0, all = tables->entries.count;
     free(tables->by_address);
     free(tables->reach);
@@ -347,8 +328,8 @@ const struct table_entry *tables_by_address(struct symbols *symbols, struct modu
                                             hi_addr address)
 {
     struct tables *tables = &record->tables;
-    if (!tables_fill(symbols, record, STAGE_DEBUG) ||
-        (!tables->is_sorted && !sort_by_address(tables)))
+    tables_open(symbols, record, STAGE_DEBUG);
+    if (!tables->is_sorted && !sort_by_address(tables))
         return NULL;
     size_t low = 0, high = tables->by_address_count;
     while (low < high) {
@@ -368,7 +349,8 @@ const struct table_entry *tables_by_address(struct symbols *symbols, struct modu
 void tables_free(struct tables *tables)
 {
     VECTOR_FREE(&tables->entries);
-    free(tables->slots);
+    for (int stage = STAGE_DYNSYM; stage <= STAGE_DEBUG; stage++)
+        free(tables->sources[stage].starts);
     free(tables->by_address);
     free(tables->reach);
     memset(tables, 0, sizeof *tables);

@@ -1,11 +1,11 @@
 /*
- * tables: the symbols of one module, by name (hash) and by address (sorted).
+ * tables: the symbols of one module, by name and by address.
  *
- * Filled in stages, each only when the one before had no answer:
+ * Opened in stages, each only when the one before had no answer:
  *   1 .dynsym   out of the file, or out of the target's memory
  *   2 .symtab   of the file
  *   3 .symtab   of the debug file, or of .gnu_debugdata
- * Questions by address want all stages, questions by name stop at the first that knows it.
+ * Questions by name ask one stage after the other, questions by address want them all.
  */
 #ifndef SYMBOLS_TABLES_H
 #define SYMBOLS_TABLES_H
@@ -23,26 +23,35 @@ struct table_entry {
     uint8_t source;   /* enum symbol_source */
     bool is_local;    /* STB_LOCAL */
     bool is_outdated; /* not the default version of its name */
-    uint32_t hash;    /* of the name up to '@' */
+};
+
+/* The symbols of one stage, where the file or the target has them. */
+struct table_source {
+    const void *symbols; /* Elf64_Sym, may be unaligned; NULL: none */
+    size_t count;
+    const char *names;
+    uint64_t names_bytes; /* up to the last NUL */
+    const void *versions; /* uint16_t; NULL: none */
+    enum symbol_source source;
+    hi_addr bias;
+    uint32_t *starts; /* of each symbol, how its name begins; NULL: nobody asked by name yet */
 };
 
 struct tables {
-    enum tables_stage stage; /* filled up to here */
-    VECTOR(struct table_entry) entries;
-    uint64_t *slots; /* by name: hash in the high half, entry index + 1 in the low; 0: empty */
-    size_t slot_count;
-    uint32_t *by_address; /* entries that have an address, sorted */
-    hi_addr *reach;       /* the furthest end among by_address[0..i] */
+    enum tables_stage stage; /* opened up to here */
+    struct table_source sources[STAGE_DEBUG + 1];
+    VECTOR(struct table_entry) entries; /* of all stages, once somebody asks by address */
+    uint32_t *by_address;               /* entries that have an address, sorted */
+    hi_addr *reach;                     /* the furthest end among by_address[0..i] */
     size_t by_address_count;
     bool is_sorted;
 };
 
 struct module_record;
 
-/* Fill up to stage. Missing tables leave nothing behind; false: memory ran out. */
-bool tables_fill(struct symbols *symbols, struct module_record *record, enum tables_stage stage);
-/* Among what is filled. */
-const struct table_entry *tables_by_name(struct tables *tables, const char *name);
+/* The best symbol of that name that a stage knows; false: none, or memory ran out. */
+bool tables_by_name(struct symbols *symbols, struct module_record *record, enum tables_stage stage,
+                    const char *name, struct table_entry *entry);
 const struct table_entry *tables_by_address(struct symbols *symbols, struct module_record *record,
                                             hi_addr address);
 void tables_free(struct tables *tables);
