@@ -148,6 +148,10 @@ $(BUILD)/bench/measure: tests/bench/measure.c
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) -static -o $@ $<
 
+$(BUILD)/bench/workloads: tests/bench/workloads.c
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) -o $@ $< -pthread
+
 $(BUILD)/bench/deep_loop: tests/bench/deep_loop.c
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) -o $@ $<
@@ -157,7 +161,7 @@ bench: all $(BENCHES) $(BUILD)/names/name_addresses
 	$(BUILD)/bench/leakbench
 	@BUILD=$(BUILD) tests/bench/symbolise
 	@BUILD=$(BUILD) tests/bench/allocators $(BENCH_RUNS)
-	@BUILD=$(BUILD) tests/bench/programs $(BENCH_RUNS)
+	@BUILD=$(BUILD) tests/bench/rows $(BENCH_RUNS)
 	@BUILD=$(BUILD) tests/bench/stacks $(BENCH_RUNS)
 
 # the stepper and the program that it steps: linked at a fixed address, on the static library
