@@ -12,6 +12,7 @@
  * level of depth): a lost list of millions must not become a million frames. The rest is empty in
  * most heaps; then none of that is allocated.
  */
+#include "base/parallel.h"
 #include "graph/flood.h"
 #include "graph/graph_table.h"
 
@@ -21,6 +22,7 @@ struct lost {
     uint64_t *lost;  /* the lost graph */
     uint64_t *outer; /* its complement */
     uint64_t *held;  /* by another one of the lost graph */
+    uint64_t *holds; /* another one of the lost graph: few do, and only they are walked */
     uint64_t *direct;
     uint64_t *reached; /* from sources */
     bool has_nodes;    /* NODEs in the lost graph */
@@ -56,9 +58,10 @@ static bool lost_new(struct lost *l, struct graph *graph)
     l->lost = bits_new(l->count);
     l->outer = bits_new(l->count);
     l->held = bits_new(l->count);
+    l->holds = bits_new(l->count);
     l->direct = bits_new(l->count);
     l->reached = bits_new(l->count);
-    if (!l->lost || !l->outer || !l->held || !l->direct || !l->reached)
+    if (!l->lost || !l->outer || !l->held || !l->holds || !l->direct || !l->reached)
         return false;
     for (size_t w = 0; w < bits_words(l->count); w++)
         l->lost[w] = live[w] & ~graph->reachable[w] & ~graph->possible[w];
@@ -70,6 +73,7 @@ static void lost_free(struct lost *l)
     free(l->lost);
     free(l->outer);
     free(l->held);
+    free(l->holds);
     free(l->direct);
     free(l->reached);
 }
@@ -90,54 +94,92 @@ static bool nodes_out(struct lost *l, uint64_t *nodes)
     return any;
 }
 
-/* The nodes that from holds come in, and wait on the stack. */
-static bool nodes_held(struct lost *l, hi_block from, uint64_t *nodes, block_stack *stack)
+/* -- who holds whom ---------------------------------------------------------------------------- */
+
+enum { SCAN_WORDS = 256 };
+
+/* One look at the edges of every lost block, by all workers. */
+struct scan {
+    struct lost *lost;
+    const uint64_t *nodes; /* that nothing is known to hold yet */
+    uint64_t *nodes_held;
+    uint64_t next; /* shared */
+};
+
+static void block_scan(const struct scan *scan, hi_block from)
 {
+    const struct lost *l = scan->lost;
+    bool holds = false;
     FOR_EACH_EDGE(l->graph, from, to)
     {
-        if (!bits_get(nodes, to))
+        if (to == from)
             continue;
-        bits_clear(nodes, to);
-        if (!stack_push(stack, to))
-            return false;
+        bool is_node = bits_get(scan->nodes, to);
+        if (!is_node && !bits_get(l->lost, to))
+            continue;
+        bits_raise(is_node ? scan->nodes_held : l->held, to);
+        holds = true;
     }
-    return true;
+    if (holds)
+        bits_raise(l->holds, from);
 }
 
-/* Bring NODEs that lost blocks lead to into the lost graph. */
-static bool nodes_in(struct lost *l)
+static void scan_work(void *context, int worker)
 {
-    uint64_t *nodes = bits_new(l->count);
+    struct scan *scan = context;
+    uint64_t words = bits_words(scan->lost->count), from;
+    (void)worker;
+    while ((from = __atomic_fetch_add(&scan->next, SCAN_WORDS, __ATOMIC_RELAXED)) < words)
+        for (uint64_t w = from; w < from + SCAN_WORDS && w < words; w++)
+            for (uint64_t left = scan->lost->lost[w]; left; left &= left - 1)
+                block_scan(scan, (hi_block)(w * 64 + (unsigned)__builtin_ctzll(left)));
+}
+
+/* Bring a NODE that is held into the lost graph, and what it leads to. */
+static bool node_in(struct lost *l, hi_block first, uint64_t *nodes)
+{
     block_stack stack = {0};
-    bool fine = nodes != NULL;
-    if (fine && nodes_out(l, nodes)) {
-        hi_block b = bits_from(l->lost, 0, l->count);
-        for (; fine && b < l->count; b = bits_from(l->lost, b + 1, l->count))
-            fine = nodes_held(l, b, nodes, &stack);
-        while (fine && stack.count) {
-            hi_block node = stack.items[--stack.count];
-            bits_set(l->lost, node);
-            l->has_nodes = true;
-            fine = nodes_held(l, node, nodes, &stack);
+    bits_clear(nodes, first);
+    bool fine = stack_push(&stack, first);
+    while (fine && stack.count) {
+        hi_block node = stack.items[--stack.count];
+        bits_set(l->lost, node);
+        bits_set(l->held, node);
+        bits_set(l->holds, node);
+        l->has_nodes = true;
+        FOR_EACH_EDGE(l->graph, node, to)
+        {
+            if (to != node && bits_get(l->lost, to))
+                bits_set(l->held, to);
+            if (!fine || !bits_get(nodes, to))
+                continue;
+            bits_clear(nodes, to);
+            fine = stack_push(&stack, to);
         }
     }
-    free(nodes);
     VECTOR_FREE(&stack);
     return fine;
 }
 
-/* -- sources ----------------------------------------------------------------------------------- */
-
-static void find_held(struct lost *l)
+/* held and holds; NODEs that lost blocks lead to come into the lost graph. */
+static bool find_held(struct lost *l)
 {
-    hi_block from = bits_from(l->lost, 0, l->count);
-    for (; from < l->count; from = bits_from(l->lost, from + 1, l->count))
-        FOR_EACH_EDGE(l->graph, from, to)
-        {
-            if (to != from && bits_get(l->lost, to))
-                bits_set(l->held, to);
-        }
+    uint64_t *nodes = bits_new(l->count), *nodes_held = bits_new(l->count);
+    bool fine = nodes && nodes_held;
+    if (fine) {
+        bool any = nodes_out(l, nodes);
+        struct scan scan = {.lost = l, .nodes = nodes, .nodes_held = nodes_held};
+        parallel_run(l->graph->jobs, scan_work, &scan);
+        hi_block b = any ? bits_from(nodes_held, 0, l->count) : l->count;
+        for (; fine && b < l->count; b = bits_from(nodes_held, b + 1, l->count))
+            fine = !bits_get(nodes, b) || node_in(l, b, nodes);
+    }
+    free(nodes);
+    free(nodes_held);
+    return fine;
 }
+
+/* -- sources ----------------------------------------------------------------------------------- */
 
 /* Sources are direct (a NODE is never one: it came in because something holds it); reached is what
  * they lead to. */
@@ -153,17 +195,20 @@ static bool flood_sources(struct lost *l)
         .done = done,
         .stop = l->outer,
     };
-    for (size_t w = 0; w < bits_words(l->count); w++) {
-        l->outer[w] = ~l->lost[w];
-        l->direct[w] = l->lost[w] & ~l->held[w];
-    }
     if (!done || !flood_new(&flood)) {
         free(done);
         return false;
     }
+    for (size_t w = 0; w < bits_words(l->count); w++) {
+        l->outer[w] = ~l->lost[w];
+        l->direct[w] = l->lost[w] & ~l->held[w];
+        /* most sources hold nothing lost: they need no flood */
+        l->reached[w] = done[w] = l->direct[w] & ~l->holds[w];
+    }
     hi_block b = bits_from(l->direct, 0, l->count);
     for (; b < l->count; b = bits_from(l->direct, b + 1, l->count))
-        flood_seed(&flood, b);
+        if (bits_get(l->holds, b))
+            flood_seed(&flood, b);
     bool fine = flood_run(&flood);
     flood_free(&flood);
     free(done);
@@ -345,6 +390,8 @@ static bool lead(struct lost *l, hi_block leader, block_stack *stack)
     struct graph *graph = l->graph;
     struct lost_block *entries = graph->lost.items;
     entries[bit_rank_of(&graph->listed, leader)].leader = leader;
+    if (!bits_get(l->holds, leader))
+        return true;
     if (!stack_push(stack, leader))
         return false;
     while (stack->count) {
@@ -423,12 +470,9 @@ static bool list_without_nodes(struct lost *l)
 enum hi_code lost_find(struct graph *graph, struct hi_err *err)
 {
     struct lost lost;
-    bool fine = lost_new(&lost, graph) && nodes_in(&lost);
-    if (fine) {
-        find_held(&lost);
-        fine = flood_sources(&lost) && rings_lead(&lost) && list_new(&lost) &&
-               leaders_find(&lost) && list_without_nodes(&lost);
-    }
+    bool fine = lost_new(&lost, graph) && find_held(&lost) && flood_sources(&lost) &&
+                rings_lead(&lost) && list_new(&lost) && leaders_find(&lost) &&
+                list_without_nodes(&lost);
     lost_free(&lost);
     return fine ? HI_OK : mark_failed(graph, err);
 }
