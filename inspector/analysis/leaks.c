@@ -120,23 +120,32 @@ static void join(struct leak_group *group, hi_addr address, uint64_t size)
         group->examples[group->example_count++] = address;
 }
 
-/* Put a block into its group, made if need be: the group's index, or UINT32_MAX. */
+static bool has_details(const struct heaps *heaps, const struct region *region)
+{
+    return region->heap < heaps->count && heaps->heaps[region->heap].reader->detail;
+}
+
+/* Put a block into its group, made if need be: the group's index, or UINT32_MAX. There may be
+ * millions: the block is looked up once. */
 static uint32_t take(struct grouping *g, const struct lost_block *lost, uint32_t holder,
                      struct blocks_total *total)
 {
-    const struct blocks *blocks = g->in->heaps->blocks;
-    const struct region *region = blocks_region_of(blocks, lost->block);
-    struct heap_detail detail = inspection_detail(g->in, lost->block);
-    uint64_t size = detail.has_requested ? detail.requested : blocks_usable(blocks, lost->block);
+    struct block_cursor at = {0};
+    if (!blocks_cursor_at(g->in->heaps->blocks, lost->block, &at))
+        return UINT32_MAX;
+    struct heap_detail detail = {0};
+    if (has_details(g->in->heaps, at.region))
+        detail = inspection_detail(g->in, lost->block);
+    uint64_t size = detail.has_requested ? detail.requested : at.usable;
     struct group_key key = {.kind = lost->mark,
-                            .heap = region ? region->heap : 0,
+                            .heap = at.region->heap,
                             .holder = holder,
                             .stack_id = detail.stack_id,
                             .size = detail.stack_id ? 0 : size};
     uint32_t index = group_at(g, &key, size);
     add(total, size);
     if (index != UINT32_MAX)
-        join(&g->leaks->groups.items[index], blocks_address(blocks, lost->block), size);
+        join(&g->leaks->groups.items[index], at.address, size);
     return index;
 }
 
