@@ -22,6 +22,7 @@
 #include "remark.h"
 #include "size_class.h"
 #include "slab.h"
+#include "sweep.h"
 
 #include <string.h>
 #include <sys/syscall.h>
@@ -150,10 +151,12 @@ static void arena_empty_range(struct hm_range *r, uint32_t arena)
         bool named_slab = code >= CODE_NAMED && code < CODE_NAMED + CLASS_COUNT && first->head == u;
         if ((named_slab || code == CODE_LARGE_HEAD) && first->arena == arena) {
             uint32_t count = first->unit_count;
-            if (named_slab)
+            if (named_slab) {
                 note_forget_slab(r, first);
-            else
+                sweep_forget(first);
+            } else {
                 note_set_large(r, u, NULL);
+            }
             span_give(r, u, count);
             u += count - 1;
         }
@@ -174,15 +177,33 @@ static void arena_forget_remarks(uint32_t arena)
     }
 }
 
+/* Nobody sweeps its slabs while they go. The program is elsewhere by now; a lock that this very
+ * thread holds stays with whom a signal handler interrupted. */
+static void centrals_lock(struct hm_arena *arena, uint32_t tid, bool held[HM_CLASS_SLOTS])
+{
+    for (uint32_t c = 1; c <= CLASS_COUNT; c++)
+        held[c] = lock_acquire(&arena->centrals[c].lock, tid);
+}
+
+static void centrals_unlock(struct hm_arena *arena, const bool held[HM_CLASS_SLOTS])
+{
+    for (uint32_t c = 1; c <= CLASS_COUNT; c++)
+        if (held[c])
+            lock_release(&arena->centrals[c].lock);
+}
+
 void arena_destroy(uint32_t index, uint32_t tid)
 {
     struct hm_arena *arena = arena_at(index);
+    bool held[HM_CLASS_SLOTS];
     arena_forget_remarks(index);
-    if (!span_lock(tid))
-        return;
-    for (uint32_t i = 0; i < hm_hot.root->range_count; i++)
-        arena_empty_range(range_at(i), index);
-    span_unlock();
+    centrals_lock(arena, tid, held);
+    if (span_lock(tid)) {
+        for (uint32_t i = 0; i < hm_hot.root->range_count; i++)
+            arena_empty_range(range_at(i), index);
+        span_unlock();
+    }
+    centrals_unlock(arena, held);
     large_release_bigs(index, tid);
     if (lock_acquire(&hm_hot.root->registry_lock, tid)) {
         arena->kind = HM_ARENA_GONE;

@@ -2,9 +2,10 @@
  * background: memory goes back to the system, by budget at once and by age without further calls.
  *
  * By budget: a thread that frees and finds dirty memory over its budget (span.c) trims it. By age:
- * once more than 4 MiB are dirty, a helper thread ticks once a second; what was free for AGE_TICKS
- * goes back, and so does what lay in the stashes all that time. It ends by itself when nothing is
- * dirty any more, so an idle process has no extra thread.
+ * once more than 4 MiB are dirty, or in slabs that got blocks back, a helper thread ticks once a
+ * second; what was free for AGE_TICKS goes back, free pages inside of slabs too (sweep.c), and so
+ * does what lay in the stashes all that time. It ends by itself when nothing is left to give, so an
+ * idle process has no extra thread.
  *
  * The helper is made by a bare clone: the C library does not know it. It has a small stack of its
  * own and a zero page for TLS, no signal is ever delivered to it, it uses bare system calls alone
@@ -33,17 +34,25 @@
 #include <sys/syscall.h>
 #include <time.h>
 
-enum { STACK_BYTES = 32 << 10, TLS_BYTES = 16 << 10, AGE_TICKS = 3, QUIET_TICKS = 4 };
+enum {
+    STACK_BYTES = 32 << 10,
+    TLS_BYTES = 16 << 10,
+    AGE_TICKS = 3,
+    QUIET_TICKS = 4,
+    SWEEP_MOST = 1 << 13, /* slabs a tick: some 100 ms */
+    SWEEP_MOST_HERE = 64, /* in a thread of the program */
+};
 
 static uint8_t starting, refused;
 static uint32_t last_second;
 static char *stack;
 
 /* One tick of age; false when there is nothing left to wait for. */
-static bool tick(uint32_t tid)
+static bool tick(uint32_t tid, uint32_t sweep_most)
 {
     bool stashed = stash_age(tid, false), kept = pocket_age(tid);
-    return span_age(tid, AGE_TICKS) || stashed || kept;
+    bool stirred = sweep_age(tid, AGE_TICKS, sweep_most);
+    return span_age(tid, AGE_TICKS) || stashed || kept || stirred;
 }
 
 #if defined(__x86_64__)
@@ -53,8 +62,8 @@ __attribute__((used, noreturn)) static void helper_main(void)
     uint32_t tid = pages_thread_id();
     for (int quiet = 0; quiet < QUIET_TICKS;) {
         pages_syscall(SYS_nanosleep, (long)&second, 0, 0, 0, 0, 0);
-        bool more = tick(tid);
-        quiet = more && hm_hot.root->dirty_units > BACKGROUND_FLOOR / 4 ? 0 : quiet + 1;
+        bool more = tick(tid, SWEEP_MOST);
+        quiet = more && background_units() > BACKGROUND_FLOOR / 4 ? 0 : quiet + 1;
         if (!more)
             break;
     }
@@ -115,7 +124,7 @@ void background_work(void)
     uint32_t tid = thread_id();
     if (span_over_budget())
         span_trim(tid, false);
-    if (hm_hot.root->dirty_units <= BACKGROUND_FLOOR)
+    if (background_units() <= BACKGROUND_FLOOR)
         return;
     if (options_background && !refused) {
         background_want();
@@ -123,7 +132,7 @@ void background_work(void)
     }
     uint32_t now = pages_seconds();
     if (now != __atomic_exchange_n(&last_second, now, __ATOMIC_RELAXED))
-        tick(tid);
+        tick(tid, SWEEP_MOST_HERE);
 }
 
 void background_forked(void)

@@ -9,6 +9,7 @@
 #include "malloc_entry.h"
 #include "size_class.h"
 #include "slab.h"
+#include "sweep.h"
 #include "thread_cache.h"
 
 #include <malloc.h>
@@ -114,9 +115,9 @@ EXPORT int malloc_trim(size_t pad)
     thread_cache_flush(false);
     while (stash_age(thread_id(), true))
         ;
-    bool dirty = hm_hot.root->dirty_units != 0;
+    bool swept = sweep_all(thread_id()), dirty = hm_hot.root->dirty_units != 0;
     span_trim(thread_id(), true);
-    return dirty;
+    return swept || dirty;
 }
 
 EXPORT void malloc_stats(void)

@@ -335,7 +335,7 @@ enum hm_remark_kind {
 
 /* From slots_used on the words of the mapping are not yet given to any bin. sampled_at: the bytes
  * that the block must have to be the sample when its bin's ticks overflow; 0: none will be.
- * pocket_*: see pocket.c; no reader needs them. large_units: of blocks out of the pocket, less those
+ * flushed: the bin ran over, and was not filled since. pocket_*: see pocket.c; no reader needs them. large_units: of blocks out of the pocket, less those
  * that went in. */
 #define HM_THREAD_FIELDS(F, A, S)                                                                  \
     F(S, UINT, uint32_t, tid)                                                                      \
@@ -356,7 +356,7 @@ enum hm_remark_kind {
     F(S, UINT, uint32_t, pocket_seen)                                                              \
     A(S, UINT, uint64_t, pocket_start, HM_POCKET_ENTRIES)                                          \
     A(S, UINT, uint32_t, pocket_length, HM_POCKET_ENTRIES)                                         \
-    A(S, UINT, uint8_t, misses, HM_CLASS_SLOTS)                                                    \
+    A(S, UINT, uint8_t, flushed, HM_CLASS_SLOTS)                                                   \
     A(S, UINT, uint32_t, sampled_at, HM_CLASS_SLOTS)                                               \
     /* end */
 
@@ -384,13 +384,15 @@ enum hm_remark_kind {
 
 /* Of a slab (first unit), of a large block (head), or of a run of free units (first and last).
  * marks: UNIT_REMARKED, there may be remarks on one of its blocks; UNIT_NOTED, its note may not be
- * 0 (large blocks). The allocator alone needs them. */
+ * 0 (large blocks). stirred: when blocks last came home to the slab or left it, 0: not since its
+ * free pages were given back (sweep.c). The allocator alone needs them. */
 #define HM_UNIT_FIELDS(F, A, S)                                                                    \
     F(S, UINT, uint32_t, head)                                                                     \
     F(S, UINT, uint32_t, unit_count)                                                               \
     F(S, UINT, uint16_t, arena)                                                                    \
     F(S, UINT, uint16_t, class_index)                                                              \
-    F(S, UINT, uint32_t, block_count)                                                              \
+    F(S, UINT, uint16_t, block_count)                                                              \
+    F(S, UINT, uint16_t, stirred)                                                                  \
     F(S, UINT, uint32_t, free_count)                                                               \
     F(S, UINT, uint8_t, listed)                                                                    \
     F(S, UINT, uint8_t, marks)                                                                     \

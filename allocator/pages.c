@@ -4,6 +4,7 @@
 
 #include <linux/futex.h>
 #include <linux/membarrier.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -97,9 +98,10 @@ bool pages_discard(void *start, size_t bytes)
     return pages_syscall(SYS_madvise, (long)start, (long)bytes, MADV_DONTNEED, 0, 0, 0) == 0;
 }
 
-void pages_prefer_huge(void *start, size_t bytes)
+void pages_prefer_huge(void *start, size_t bytes, bool yes)
 {
-    pages_syscall(SYS_madvise, (long)start, (long)bytes, MADV_HUGEPAGE, 0, 0, 0);
+    pages_syscall(SYS_madvise, (long)start, (long)bytes, yes ? MADV_HUGEPAGE : MADV_NOHUGEPAGE, 0,
+                  0, 0);
 }
 
 bool pages_move(void *from, size_t bytes, void *to)
@@ -120,6 +122,15 @@ bool pages_readable(uintptr_t word)
 {
     const long no_such_way = -1, efault = -14;
     return pages_syscall(SYS_rt_sigprocmask, no_such_way, (long)word, 0, 8, 0, 0) != efault;
+}
+
+size_t pages_page_bytes(void)
+{
+#if defined(__x86_64__)
+    return 4096;
+#else
+    return getauxval(AT_PAGESZ);
+#endif
 }
 
 uint32_t pages_thread_id(void)

@@ -20,6 +20,7 @@
 
 #include "pocket.h"
 #include "size_class.h"
+#include "sweep.h"
 
 #include <string.h>
 
@@ -122,11 +123,12 @@ static void slab_publish(const struct span *span, uint32_t arena, uint32_t class
     slab->unit_count = span->count;
     slab->arena = (uint16_t)arena;
     slab->class_index = (uint16_t)class_index;
-    slab->block_count = class->block_count;
+    slab->block_count = (uint16_t) class->block_count;
     slab->free_count = class->block_count;
     slab->scan_index = 0;
     slab->listed = 0;
     slab->marks = 0;
+    slab->stirred = 0;
     slab->bitmap = bitmap;
     bitmap_set_all(slab_bitmap(slab), class->block_count);
     uint32_t first = arena_at(arena)->kind == HM_ARENA_AUTOMATIC ? CODE_SLAB : CODE_NAMED;
@@ -153,6 +155,8 @@ static struct hm_unit *slab_make(uint32_t arena, uint32_t class_index, uint32_t 
     if (!taken)
         return NULL;
     struct hm_unit *slab = range_units(span.range) + span.unit;
+    if (!span.zero)
+        sweep_stir(slab);
     list_append(central, slab, span_reference(span.range_index, span.unit));
     central->slab_count++;
     central->free_count += slab->block_count;
@@ -165,6 +169,7 @@ static bool slab_release(struct hm_central *central, struct hm_range *r, struct 
     if (!span_lock(tid))
         return false;
     note_forget_slab(r, slab);
+    sweep_forget(slab);
     list_remove(central, slab);
     central->slab_count--;
     central->free_count -= slab->block_count;
@@ -215,6 +220,7 @@ uint32_t slab_fill(uint32_t arena, uint32_t class_index, uint64_t *slots, uint32
         uint64_t *bitmap = slab_bitmap(slab);
         uint64_t base = slab_base(central->partial_first);
         uint32_t w = slab->scan_index;
+        sweep_postpone(slab);
         for (; slab->free_count && taken < want; w++) {
             uint64_t bits = bits_lowest(bitmap[w], want - taken);
             if (!bits)
@@ -267,6 +273,7 @@ void *slab_take_one(uint32_t arena, uint32_t class_index, uint32_t tid,
     bitmap[w] &= bitmap[w] - 1;
     STORE_ORDER();
     slab->scan_index = (uint16_t)w;
+    sweep_postpone(slab);
     slab->free_count--;
     central->free_count--;
     if (slab->free_count == 0)
@@ -282,6 +289,7 @@ static void slab_gained(struct hm_central *central, struct hm_unit *slab, uint64
 {
     slab->free_count += count;
     central->free_count += count;
+    sweep_stir(slab);
     if (slab->free_count == slab->block_count) {
         if (slab->listed)
             list_remove(central, slab);

@@ -21,7 +21,9 @@
  * a quarter of what is in use, but at least a floor: 1 MiB, doubled (to 32 MiB) whenever clean
  * units are taken soon after others were given back, halved at each tick. Huge pages are asked for
  * only where the heap grows for slabs and short blocks while more than 32 MiB are in use: a small
- * program must not pay 2 MiB for its last block, nor a sparse table for what is never touched.
+ * program must not pay 2 MiB for its last block, nor a sparse table for what is never touched. Once
+ * the heap has holes, made by age or by sweeps, that wish is taken back for all below top_index:
+ * the kernel's khugepaged would fill each hole up again that shares 2 MiB with one page in use.
  *
  * Damaged records are not searched for here: they are written under the lock by this file alone.
  */
@@ -47,8 +49,9 @@ enum {
 static uint64_t bin_first[BIN_COUNT];
 static uint64_t bin_filled[BIN_COUNT / 64];
 static uint8_t now_age = 1;
-static uint32_t budget_floor = FLOOR_LEAST; /* units */
-static uint32_t purged_lately;              /* units given back for the budget's sake */
+static uint32_t budget_floor = FLOOR_LEAST;   /* units */
+static uint32_t purged_lately;                /* units given back for the budget's sake */
+static uint64_t huge_from[HM_RANGE_CAPACITY]; /* units with huge pages lie behind it */
 
 bool span_lock(uint32_t tid)
 {
@@ -111,8 +114,8 @@ static uint32_t bin_next_filled(uint32_t bin)
     return BIN_COUNT;
 }
 
-/* Makes [unit, unit + count) a free run together with its free neighbours. */
-static void run_join(struct hm_range *r, uint32_t unit, uint32_t count)
+/* Makes [unit, unit + count) a free run together with its free neighbours: its first unit. */
+static uint32_t run_join(struct hm_range *r, uint32_t unit, uint32_t count)
 {
     const uint8_t *codes = range_codes(r);
     if (unit > 0 && codes[unit - 1] == CODE_FREE) {
@@ -127,6 +130,7 @@ static void run_join(struct hm_range *r, uint32_t unit, uint32_t count)
         count += range_units(r)[after].unit_count;
     }
     run_insert(r, unit, count);
+    return unit;
 }
 
 /* ---- taking ---- */
@@ -229,7 +233,7 @@ static bool range_commit(struct hm_range *r, uint64_t end, bool huge)
             return false;
     }
     if (huge && used_units() >= HUGE_FROM)
-        pages_prefer_huge(start, (wish - r->committed_units) << UNIT_SHIFT);
+        pages_prefer_huge(start, (wish - r->committed_units) << UNIT_SHIFT, true);
     r->committed_units = wish;
     return true;
 }
@@ -404,8 +408,8 @@ bool span_over_budget(void)
 }
 
 /* Gives back [unit, unit + count), which are in a run of their own that is in no list: the lock is
- * let go meanwhile. */
-static bool purge_pages(uint32_t tid, struct hm_range *r, uint32_t unit, uint32_t count)
+ * let go meanwhile. The first unit of the run that they are in then. */
+static uint32_t purge_pages(uint32_t tid, struct hm_range *r, uint32_t unit, uint32_t count)
 {
     memset(range_codes(r) + unit, CODE_PURGING, count);
     units_leave(r, unit, count);
@@ -421,8 +425,7 @@ static bool purge_pages(uint32_t tid, struct hm_range *r, uint32_t unit, uint32_
         memset(range_ages(r) + unit, now_age, count);
         hm_hot.root->dirty_units += count;
     }
-    run_join(r, unit, count);
-    return gone;
+    return run_join(r, unit, count);
 }
 
 static bool unit_is_old(uint8_t age, uint32_t age_limit)
@@ -443,25 +446,28 @@ static uint32_t stretch_find(const uint8_t *ages, uint32_t count, uint32_t age, 
     return end - from;
 }
 
-/* Purges one stretch of the run; false when it has none that is old enough. */
-static bool run_purge(uint32_t tid, uint64_t reference, uint32_t age)
+/* Purges one stretch of the run that begins at *first, from the unit *from on; *first is then the
+ * start of the run that it lies in, and *from its end. False: none is old enough. */
+static bool run_purge(uint32_t tid, struct hm_range *r, uint32_t *first, uint32_t *from,
+                      uint32_t age)
 {
-    struct hm_range *r = range_at((uint32_t)((reference - 1) >> 32));
-    struct hm_unit *run = span_referred(reference);
-    uint32_t first = run->head, length = run->unit_count, start;
-    uint32_t count = stretch_find(range_ages(r) + first, length, age, &start);
+    uint32_t unit = *first, length = range_units(r)[unit].unit_count, skip = *from - unit, start;
+    uint32_t count = stretch_find(range_ages(r) + *from, length - skip, age, &start);
     if (count == 0)
         return false;
-    run_remove(r, first);
+    start += skip;
+    run_remove(r, unit);
     if (start > 0)
-        run_insert(r, first, start);
+        run_insert(r, unit, start);
     if (start + count < length)
-        run_insert(r, first + start + count, length - start - count);
-    return purge_pages(tid, r, first + start, count);
+        run_insert(r, unit + start + count, length - start - count);
+    *from = unit + start + count;
+    *first = purge_pages(tid, r, unit + start, count);
+    return true;
 }
 
-/* From the longest runs down, until at most `keep` units are dirty. */
-static void purge_down_to(uint32_t tid, uint64_t keep, uint32_t age)
+/* From the longest runs down, which are missed least, until at most `keep` units are dirty. */
+static void purge_down_to(uint32_t tid, uint64_t keep)
 {
     for (uint32_t bin = BIN_COUNT; bin-- > 0;) {
         uint64_t reference = bin_first[bin];
@@ -469,10 +475,34 @@ static void purge_down_to(uint32_t tid, uint64_t keep, uint32_t age)
             if (hm_hot.root->dirty_units <= keep)
                 return;
             uint64_t next = span_referred(reference)->next;
+            struct hm_range *r = range_at((uint32_t)((reference - 1) >> 32));
+            uint32_t first = span_referred(reference)->head, from = first;
             /* the lists moved under us: begin the bin again */
-            reference = run_purge(tid, reference, age) ? bin_first[bin] : next;
+            reference = run_purge(tid, r, &first, &from, 0) ? bin_first[bin] : next;
         }
     }
+}
+
+/* All that is old enough, in the order of addresses: each run once, whatever becomes of the lists.
+ */
+static void range_purge(uint32_t tid, struct hm_range *r, uint32_t age)
+{
+    const uint8_t *codes = range_codes(r);
+    for (uint32_t first = 0, from; first < r->top_index;) {
+        const uint8_t *found = memchr(codes + first, CODE_FREE, r->top_index - first);
+        if (!found)
+            return;
+        first = from = (uint32_t)(found - codes);
+        while (run_purge(tid, r, &first, &from, age))
+            ;
+        first += range_units(r)[first].unit_count;
+    }
+}
+
+static void purge_old(uint32_t tid, uint32_t age)
+{
+    for (uint32_t i = 0; i < hm_hot.root->range_count && hm_hot.root->dirty_units; i++)
+        range_purge(tid, range_at(i), age);
 }
 
 void span_trim(uint32_t tid, bool all)
@@ -480,10 +510,28 @@ void span_trim(uint32_t tid, bool all)
     if (!span_lock(tid))
         return;
     uint64_t dirty = hm_hot.root->dirty_units;
-    purge_down_to(tid, all ? 0 : budget_units() / 4 * 3, 0);
+    if (all)
+        purge_old(tid, 0);
+    else
+        purge_down_to(tid, budget_units() / 4 * 3);
     if (!all && dirty > hm_hot.root->dirty_units)
         purged_lately += (uint32_t)(dirty - hm_hot.root->dirty_units);
     span_unlock();
+}
+
+/* By the helper, which alone makes such holes, and by malloc_trim. */
+void span_keep_holes(void)
+{
+    for (uint32_t i = 0; i < hm_hot.root->range_count; i++) {
+        const struct hm_range *r = range_at(i);
+        uint64_t from = huge_from[i];
+        uint64_t top = min_u64(round_up(r->top_index, HUGE_MOST), r->committed_units);
+        if (top <= HUGE_FROM || top <= from)
+            continue;
+        huge_from[i] = top;
+        pages_prefer_huge((char *)(uintptr_t)r->base + (from << UNIT_SHIFT),
+                          (top - from) << UNIT_SHIFT, false);
+    }
 }
 
 bool span_age(uint32_t tid, uint32_t age)
@@ -494,8 +542,11 @@ bool span_age(uint32_t tid, uint32_t age)
     purged_lately = 0;
     if (budget_floor > FLOOR_LEAST)
         budget_floor /= 2;
-    purge_down_to(tid, 0, age);
-    bool dirty = hm_hot.root->dirty_units != 0;
+    uint64_t before = hm_hot.root->dirty_units;
+    purge_old(tid, age);
+    uint64_t dirty = hm_hot.root->dirty_units;
     span_unlock();
-    return dirty;
+    if (dirty < before)
+        span_keep_holes();
+    return dirty != 0;
 }

@@ -50,6 +50,8 @@ void span_rebuild(bool in_hand);
 /* Without the lock: gives pages back until dirty memory is within its budget (or gone: all). */
 bool span_over_budget(void);
 void span_trim(uint32_t tid, bool all);
+/* Without the lock: no huge pages where there are holes, as far as the ranges are in use. */
+void span_keep_holes(void);
 /* One tick of age; gives back what has been free for `age` ticks. False when nothing is dirty. */
 bool span_age(uint32_t tid, uint32_t age);
 

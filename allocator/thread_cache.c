@@ -101,7 +101,7 @@ static void record_reset(struct hm_thread *t)
     }
     t->slots_used = (uint32_t)((sizeof(struct hm_thread) + 7) / 8);
     t->meets = t->slow_count = 0;
-    memset(t->misses, 0, sizeof(t->misses));
+    memset(t->flushed, 0, sizeof(t->flushed));
     t->hand = 0;
 }
 
@@ -347,6 +347,7 @@ static void *bin_fill(struct hm_thread *t, uint32_t class_index, const struct bl
     struct hm_bin *bin = &t->bins[class_index];
     uint64_t *slots = thread_slots(t);
     uint32_t arena;
+    t->flushed[class_index] = 0;
     bin_grow(t, bin, class_index);
     uint32_t low = bin->window.head, want = (low - bin->full + 1) / 2;
     if (want == 0)
@@ -495,6 +496,16 @@ static bool bin_has_on_top(struct hm_thread *t, const struct hm_bin *bin, const 
            (held > 1 && slots[head + 1] == (uintptr_t)p);
 }
 
+/* A thread that frees and frees keeps nothing back: what lies in its bins when it goes to sleep
+ * keeps a page each, and half as many of them are two thirds of what an idle heap keeps. */
+static void bin_overflow(struct hm_thread *t, uint32_t class_index)
+{
+    const struct hm_bin *bin = &t->bins[class_index];
+    uint32_t capacity = bin->window.empty - bin->full;
+    bin_flush(t, class_index, t->flushed[class_index] ? capacity : (capacity + 1) / 2);
+    t->flushed[class_index] = 1;
+}
+
 /* Makes room where there is none, then takes the block. */
 static void bin_push_slow(struct hm_thread *t, uint32_t class_index, void *p)
 {
@@ -502,7 +513,7 @@ static void bin_push_slow(struct hm_thread *t, uint32_t class_index, void *p)
     if (bin->window.head == bin->full)
         bin_grow(t, bin, class_index);
     if (bin->window.head == bin->full)
-        bin_flush(t, class_index, (bin->window.empty - bin->full + 1) / 2);
+        bin_overflow(t, class_index);
     if (bin->window.head == bin->full) {
         central_free(p, 0);
         return;
@@ -591,6 +602,7 @@ void central_free(void *p, uint32_t freed)
     lock_release(&central->lock);
     if (UNLIKELY(bad))
         die_double_free(bad);
+    background_settle();
 }
 
 /* ---- all of it ---- */
