@@ -335,8 +335,8 @@ enum hm_remark_kind {
 
 /* From slots_used on the words of the mapping are not yet given to any bin. sampled_at: the bytes
  * that the block must have to be the sample when its bin's ticks overflow; 0: none will be.
- * flushed: the bin ran over, and was not filled since. pocket_*: see pocket.c; no reader needs them. large_units: of blocks out of the pocket, less those
- * that went in. */
+ * flushed: the bin ran over, and was not filled since. pocket_*: see pocket.c. No reader needs
+ * them. large_units: of blocks out of the pocket, less those that went in. */
 #define HM_THREAD_FIELDS(F, A, S)                                                                  \
     F(S, UINT, uint32_t, tid)                                                                      \
     F(S, UINT, uint32_t, arena)                                                                    \

@@ -5,7 +5,8 @@
  * mapping, growing downward from `empty` to `head`, which may come down to `full`; empty - full is
  * its capacity. The fast paths (malloc_entry.c) pop and push. When a bin is empty it is filled from
  * the stash of the thread's arena, or from slabs; when it is full, it grows, and when it may grow
- * no more, the older half is flushed: to the stash if that has room, else home to the bitmaps.
+ * no more, the older half is flushed: to the stash if that has room, else home to the bitmaps. When
+ * it runs over again before it was ever filled, all of it is.
  *
  * Growth. A bin begins with no slots; each fill or overflow doubles its capacity up to a limit of
  * bytes, so that a short program touches one page of slots. Places are cut from the mapping and not

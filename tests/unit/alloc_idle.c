@@ -260,7 +260,7 @@ int main(void)
     test_trim(BLOCKS, 16, 512, 90);
     test_trim(BLOCKS, 40, 48, 99);
     test_trim(20000, 512, 4096, 50);
-    test_trim(3000, 4000, 32768, 50);
+    test_trim(3000, 4000, 65536, 50);
     test_age();
     test_threads();
     return done();
