@@ -1,12 +1,14 @@
 /*
  * ptmalloc: what the parts of the reader share; nobody else includes it.
  *
- *   ptmalloc_layout.c  the offsets of each release: data
- *   ptmalloc_find.c    which modules hold a glibc malloc, where main_arena and mp_ are, which rows
- * fit ptmalloc_arena.c   the ring of arenas, and the heaps of each ptmalloc_walk.c    chunk after
- * chunk through one contiguous piece; damage and how to go on ptmalloc_mmap.c    mapped chunks and
- * pieces of the main arena that are linked nowhere ptmalloc_cache.c   thread caches and fast bins:
- * what looks live and is not ptmalloc_reader.c  the reader: probe, walk, overlay, account
+ * - ptmalloc_layout.c: the offsets of each release: data
+ * - ptmalloc_find.c: the modules with a glibc malloc, where main_arena and mp_ are, the rows that fit
+ * - ptmalloc_arena.c: the ring of arenas, and the heaps of each
+ * - ptmalloc_walk.c: chunk after chunk through one contiguous piece; damage and how to go on
+ * - ptmalloc_chain.c: chains of headers, and where they may end
+ * - ptmalloc_mmap.c: mapped chunks and pieces of the main arena that are linked nowhere
+ * - ptmalloc_cache.c: thread caches and fast bins: what looks live and is not
+ * - ptmalloc_reader.c: the reader: probe, walk, overlay, account
  */
 #ifndef HEAP_PTMALLOC_H
 #define HEAP_PTMALLOC_H
@@ -134,7 +136,8 @@ HI_MUST_USE enum hi_code ptmalloc_heaps_read(struct ptmalloc *p, struct heap_sin
 /* First chunk of a heap. */
 hi_addr ptmalloc_heap_first(const struct ptmalloc *p, const struct ptmalloc_heap *heap);
 
-/* ptmalloc_walk.c: walks are written into the sink; false: stop (sink or memory said so). */
+/* ptmalloc_walk.c, ptmalloc_chain.c: walks are written into the sink; false: stop (sink or memory
+ * said so). */
 struct ptmalloc_piece {
     struct ptmalloc_arena *arena;
     hi_addr first; /* chunk */
@@ -148,7 +151,7 @@ bool ptmalloc_chain_ends(struct ptmalloc *p, const struct ptmalloc_arena *arena,
 /* The same, or to a chunk that a list names: where a thread left a header half done further up. */
 bool ptmalloc_chain_leads(struct ptmalloc *p, struct ptmalloc_arena *arena, hi_addr chunk,
                           hi_addr limit, uint64_t *budget);
-/* The same behind one half done header, no further than the next chunk that a list names. */
+/* The same behind one half done header: to the next chunk that a list names, or the piece's end. */
 bool ptmalloc_chain_mends(struct ptmalloc *p, struct ptmalloc_arena *arena, hi_addr chunk,
                           hi_addr limit, uint64_t *budget);
 bool ptmalloc_claim(struct ptmalloc *p, hi_addr start, hi_addr end);

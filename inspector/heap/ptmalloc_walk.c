@@ -17,16 +17,12 @@
  *
  * Damage. A header that cannot be one (size off the grid, too small, beyond the piece, of the wrong
  * arena) loses its chunk, not the heap. The walk goes on at the first place behind it from which
- * plausible headers lead exactly to the next anchor: a chunk that a list names, or the top. What
- * lies between is one suspect block, and the first chunks after it are suspect as well: stale
- * headers inside the broken chunk can lead into the true chain. Where a thread was stopped inside
- * malloc (the mutex held; or unlocked, with the only thread in the library), one such place a
- * thread is a split that was not finished: in flight, not damage. A footer that fits the chunk
- * before it says where it ends.
- *
- * The main arena's old top stands without fenceposts while sysmalloc() sets up the new one, which
- * is the first to touch a page: that takes long enough to be met. The old top then ends with its
- * piece, at a page, and whatever lies there is not a chunk of this arena's: a piece left open.
+ * plausible headers lead to the end of the piece or exactly to the next anchor: a chunk that a list
+ * names, or the top (ptmalloc_chain.c). What lies between is one suspect block, and the first
+ * chunks after it are suspect as well: stale headers inside the broken chunk can lead into the true
+ * chain. Where a thread was stopped inside malloc (the mutex held; or unlocked, with the only
+ * thread in the library), one such place a thread is a split that was not finished: in flight, not
+ * damage. A footer that fits the chunk before it says where it ends.
  *
  * Bounds: a walk only moves up through the piece; searches have a budget of steps.
  */
@@ -169,17 +165,9 @@ static inline bool emit_chunk(struct walk *w, const struct chunk *chunk, const s
     return walk_emit(w, chunk->address, BLOCK_LIVE);
 }
 
-/* -- what a header may be -----------------------------------------------------------------------
+/* -- what a header may be
+ * ----------------------------------------------------------------------------------
  */
-
-static inline bool size_fits(const struct ptmalloc_arena *arena, hi_addr at, uint64_t word,
-                             hi_addr limit)
-{
-    uint64_t bytes = chunk_bytes(word);
-    return bytes >= PTMALLOC_MIN_CHUNK_BYTES && bytes % CHUNK_ALIGN == 0 &&
-           !(word & CHUNK_IS_MMAPPED) && !(word & CHUNK_NON_MAIN && arena->is_main) &&
-           bytes < limit - at;
-}
 
 static inline bool is_fencepost(const struct walk *w, const struct chunk *chunk)
 {
@@ -189,160 +177,12 @@ static inline bool is_fencepost(const struct walk *w, const struct chunk *chunk)
     return bytes == 0 && chunk->address + PTMALLOC_HEADER_BYTES == w->limit;
 }
 
-/* Where the fenceposts from `at` on end: two of them; three, when of the old top 16 bytes were
- * left, too few for a chunk. Pieces of the main arena end with a page. */
-static hi_addr fenceposts_end(struct ptmalloc *p, hi_addr at)
-{
-    uint64_t word;
-    hi_addr end = at + 2 * PTMALLOC_HEADER_BYTES;
-    if ((end + PTMALLOC_HEADER_BYTES) % p->page_bytes == 0 &&
-        evidence_cache_u64(p->cache, end + 8, &word) && chunk_bytes(word) == PTMALLOC_HEADER_BYTES)
-        end += PTMALLOC_HEADER_BYTES;
-    return end;
-}
-
-/* Behind the first of them, at `at`. */
-static bool are_fenceposts(struct ptmalloc *p, hi_addr at)
-{
-    uint64_t word;
-    return fenceposts_end(p, at) % p->page_bytes == 0 &&
-           evidence_cache_u64(p->cache, at + PTMALLOC_HEADER_BYTES + 8, &word) &&
-           chunk_bytes(word) == PTMALLOC_HEADER_BYTES;
-}
-
-static bool arena_in_flux(const struct ptmalloc *p, const struct ptmalloc_arena *arena)
-{
-    return arena->locked || p->thread_inside;
-}
-
-/* Does a piece of the main arena end at `at`, without its fenceposts? The new top is the start of a
- * piece; the old one is whole, or less what fenceposts take, which are not or half written. */
-static bool left_open(struct ptmalloc *p, const struct ptmalloc_arena *arena, hi_addr at,
-                      hi_addr limit)
-{
-    enum { NONCONTIGUOUS = 2 };
-    uint64_t word, rest = -at % p->page_bytes;
-    if (!arena_in_flux(p, arena) || !arena->is_main || at == arena->top ||
-        (arena->flags & NONCONTIGUOUS && arena->top % p->page_bytes))
-        return false;
-    if (rest == 2 * PTMALLOC_HEADER_BYTES || rest == 3 * PTMALLOC_HEADER_BYTES)
-        return true;
-    return rest == 0 && (at >= limit || !evidence_cache_u64(p->cache, at + 8, &word) ||
-                         !size_fits(arena, at, word, limit));
-}
-
-/* What was cut from the top still has the old top's size, up to the end of the piece. */
-static bool reaches_over_top(const struct ptmalloc *p, const struct ptmalloc_arena *arena,
-                             hi_addr at, uint64_t word)
-{
-    hi_addr end = at + chunk_bytes(word);
-    return arena->top > at && arena->top < end && end % p->page_bytes == 0 &&
-           arena_in_flux(p, arena);
-}
-
-bool ptmalloc_chain_ends(struct ptmalloc *p, const struct ptmalloc_arena *arena, hi_addr chunk,
-                         hi_addr limit, uint64_t *budget, hi_addr *end)
-{
-    uint64_t word = 0, count = 0;
-    hi_addr at = chunk;
-    for (; *budget; --*budget, count++) {
-        bool fits = at < limit && evidence_cache_u64(p->cache, at + 8, &word) &&
-                    size_fits(arena, at, word, limit + 1);
-        *end = at;
-        if (at == arena->top)
-            return true;
-        if (at < limit && chunk_bytes(word) == PTMALLOC_HEADER_BYTES)
-            break;
-        if (!fits)
-            return count >= 2 && left_open(p, arena, at, limit);
-        if (at == chunk && !(word & CHUNK_PREV_INUSE))
-            return false;
-        if (reaches_over_top(p, arena, at, word))
-            return true;
-        at += chunk_bytes(word);
-    }
-    if (!*budget || at == chunk)
-        return false;
-    return are_fenceposts(p, at) || (count >= 2 && left_open(p, arena, at, limit));
-}
-
-/* Do plausible headers lead from at exactly to goal? */
-static bool chain_hits(struct ptmalloc *p, const struct ptmalloc_arena *arena, hi_addr at,
-                       hi_addr goal, uint64_t *budget)
-{
-    uint64_t word;
-    for (; *budget && at < goal; --*budget) {
-        if (!evidence_cache_u64(p->cache, at + 8, &word) || !size_fits(arena, at, word, goal + 1))
-            return false;
-        at += chunk_bytes(word);
-    }
-    return at == goal;
-}
-
-/* The first known chunk after `after`; limit: none. */
-static hi_addr anchor_after(struct ptmalloc *p, struct ptmalloc_arena *arena, hi_addr after,
-                            hi_addr limit)
-{
-    hi_addr best = limit;
-    if (arena->top > after && arena->top < best)
-        best = arena->top;
-    if (!ptmalloc_anchors_collect(p, arena))
-        return best;
-    size_t low = 0, high = arena->anchors.count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (arena->anchors.items[middle] <= after)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low < arena->anchors.count && arena->anchors.items[low] < best)
-        best = arena->anchors.items[low];
-    return best;
-}
-
-bool ptmalloc_chain_leads(struct ptmalloc *p, struct ptmalloc_arena *arena, hi_addr chunk,
-                          hi_addr limit, uint64_t *budget)
-{
-    uint64_t word;
-    hi_addr end;
-    if (chunk == arena->top)
-        return true;
-    if (!evidence_cache_u64(p->cache, chunk + 8, &word) || !(word & CHUNK_PREV_INUSE) ||
-        !size_fits(arena, chunk, word, limit))
-        return false;
-    if (ptmalloc_chain_ends(p, arena, chunk, limit, budget, &end))
-        return true;
-    hi_addr anchor = anchor_after(p, arena, chunk, limit);
-    return anchor < limit && chain_hits(p, arena, chunk, anchor, budget);
-}
-
-bool ptmalloc_chain_mends(struct ptmalloc *p, struct ptmalloc_arena *arena, hi_addr chunk,
-                          hi_addr limit, uint64_t *budget)
-{
-    enum { FAR = 1 << 20 };
-    uint64_t word;
-    hi_addr at = chunk;
-    while (*budget && evidence_cache_u64(p->cache, at + 8, &word) &&
-           size_fits(arena, at, word, limit)) {
-        at += chunk_bytes(word);
-        --*budget;
-    }
-    hi_addr anchor = anchor_after(p, arena, at, limit - at < FAR ? limit : at + FAR);
-    if (at == chunk || anchor >= limit || anchor - at >= FAR)
-        return false;
-    for (hi_addr q = at + CHUNK_ALIGN; q < anchor && *budget; q += CHUNK_ALIGN)
-        if (chain_hits(p, arena, q, anchor, budget))
-            return true;
-    return false;
-}
-
 /* -- damage -------------------------------------------------------------------------------------
  */
 
 bool walk_in_flux(const struct walk *w)
 {
-    return arena_in_flux(w->p, w->arena);
+    return ptmalloc_in_flux(w->p, w->arena);
 }
 
 /* The chunk before `bad` was being split, or grown into the free one behind it: the rest ends where
@@ -351,7 +191,7 @@ bool walk_in_flux(const struct walk *w)
 static hi_addr split_end(struct walk *w, hi_addr before, hi_addr bad)
 {
     uint64_t budget = SEARCH_BUDGET, size, prev_size;
-    hi_addr anchor = anchor_after(w->p, w->arena, bad, w->limit);
+    hi_addr anchor = ptmalloc_anchor_after(w->p, w->arena, bad, w->limit);
     for (hi_addr q = bad + CHUNK_ALIGN; before && q <= anchor && q < w->limit && budget;
          q += CHUNK_ALIGN) {
         budget--;
@@ -359,7 +199,8 @@ static hi_addr split_end(struct walk *w, hi_addr before, hi_addr bad)
             prev_size < PTMALLOC_MIN_CHUNK_BYTES || prev_size > q - before || prev_size < q - bad)
             continue;
         if (evidence_cache_u64(w->p->cache, q + 8, &size) && !(size & CHUNK_PREV_INUSE) &&
-            (anchor == w->limit || chain_hits(w->p, w->arena, q, anchor, &budget)))
+            (anchor == w->limit ||
+             ptmalloc_chain_goes_on(w->p, w->arena, q, anchor, w->limit, &budget)))
             return q;
     }
     return 0;
@@ -368,14 +209,11 @@ static hi_addr split_end(struct walk *w, hi_addr before, hi_addr bad)
 /* Where to go on after a header that is none; limit: nowhere in this piece. */
 static hi_addr resync(struct walk *w, hi_addr bad)
 {
-    hi_addr anchor = anchor_after(w->p, w->arena, bad, w->limit), end;
+    hi_addr anchor = ptmalloc_anchor_after(w->p, w->arena, bad, w->limit);
     uint64_t budget = SEARCH_BUDGET;
     for (hi_addr q = bad + CHUNK_ALIGN; q < anchor && budget; q += CHUNK_ALIGN) {
         budget--;
-        bool leads = anchor < w->limit
-                         ? chain_hits(w->p, w->arena, q, anchor, &budget)
-                         : ptmalloc_chain_ends(w->p, w->arena, q, w->limit, &budget, &end);
-        if (!leads)
+        if (!ptmalloc_chain_goes_on(w->p, w->arena, q, anchor, w->limit, &budget))
             continue;
         w->suspect_count = SUSPECT_CHUNKS + 1;
         w->suspect_until = anchor;
@@ -457,7 +295,7 @@ static void walk_top(struct walk *w, const struct chunk *top)
 static void walk_fencepost(struct walk *w, hi_addr at)
 {
     w->region_end = at + 8; /* a chunk's user has the next one's first word */
-    w->end = fenceposts_end(w->p, at);
+    w->end = ptmalloc_fenceposts_end(w->p, at);
     w->at_fencepost = true;
 }
 
@@ -478,10 +316,10 @@ static void walk_left_open(struct walk *w, hi_addr chunk, hi_addr end, uint64_t 
 /* Is this, behind a chunk that fits, where a piece ends that is left open? */
 static bool is_left_open(struct walk *w, const struct chunk *next)
 {
-    if (size_fits(w->arena, next->address, next->words.size, w->limit) ||
-        !left_open(w->p, w->arena, next->address, w->limit))
+    if (chunk_size_fits(w->arena, next->address, next->words.size, w->limit) ||
+        !ptmalloc_left_open(w->p, w->arena, next->address, w->limit))
         return false;
-    return !is_fencepost(w, next) || !are_fenceposts(w->p, next->address);
+    return !is_fencepost(w, next) || !ptmalloc_are_fenceposts(w->p, next->address);
 }
 
 /* The top, after a chunk that was cut from it and has the old one's size. */
@@ -516,9 +354,18 @@ static bool walk_next(struct walk *w, struct chunk *chunk)
         walk_fencepost(w, chunk->address);
         return false;
     }
-    if (__builtin_expect(walk_in_flux(w) && is_left_open(w, &next), 0)) {
-        walk_left_open(w, chunk->address, next.address, next.words.size);
-        return false;
+    if (__builtin_expect(walk_in_flux(w), 0)) {
+        if (is_left_open(w, &next)) {
+            walk_left_open(w, chunk->address, next.address, next.words.size);
+            return false;
+        }
+        if (!(next.words.size & CHUNK_PREV_INUSE) && !is_fencepost(w, &next) &&
+            !chunk_size_fits(w->arena, at, next.words.size, w->limit)) {
+            /* no header yet: it does not say that this one is free */
+            bool emitted = walk_emit(w, chunk->address, BLOCK_IN_FLIGHT);
+            *chunk = next;
+            return emitted;
+        }
     }
     if (!emit_chunk(w, chunk, &next))
         return false;
@@ -561,7 +408,7 @@ static void walk_straight(struct walk *w, struct chunk *chunk)
 static bool reaches_limit(const struct walk *w, const struct chunk *chunk)
 {
     return chunk_bytes(chunk->words.size) == w->limit - chunk->address &&
-           size_fits(w->arena, chunk->address, chunk->words.size, w->limit + 1);
+           chunk_size_fits(w->arena, chunk->address, chunk->words.size, w->limit + 1);
 }
 
 /* From w->chunk on, until the top, a fencepost or the limit: then w->done; or until the header that
@@ -576,18 +423,19 @@ static void walk_on(struct walk *w)
             walk_top(w, &chunk);
             return;
         }
-        if (__builtin_expect(!size_fits(w->arena, chunk.address, chunk.words.size, w->limit), 0)) {
+        if (__builtin_expect(!chunk_size_fits(w->arena, chunk.address, chunk.words.size, w->limit),
+                             0)) {
             if (is_fencepost(w, &chunk)) {
                 walk_fencepost(w, chunk.address);
                 return;
             }
             if (reaches_limit(w, &chunk)) {
-                if (reaches_over_top(w->p, w->arena, chunk.address, chunk.words.size)) {
+                if (ptmalloc_over_top(w->p, w->arena, chunk.address, chunk.words.size)) {
                     if (!walk_to_top(w, &chunk))
                         return;
                     continue;
                 }
-                if (left_open(w->p, w->arena, w->limit, w->limit)) {
+                if (ptmalloc_left_open(w->p, w->arena, w->limit, w->limit)) {
                     walk_left_open(w, chunk.address, w->limit, 0);
                     return;
                 }
@@ -657,6 +505,21 @@ static void walk_chunks(struct walk *w, hi_addr first)
         walk_on(w);
 }
 
+/* Of [from, last): where a chunk without one in front leads to a header that is half done. */
+static hi_addr segment_half_done(struct walk *w, hi_addr from, hi_addr last, uint64_t *budget)
+{
+    struct ptmalloc *p = w->p;
+    for (hi_addr q = from; q < last && *budget; q += CHUNK_ALIGN, --*budget) {
+        uint64_t prev_size, word;
+        if (evidence_cache_u64(p->cache, q, &prev_size) && prev_size == 0 &&
+            evidence_cache_u64(p->cache, q + 8, &word) && word & CHUNK_PREV_INUSE &&
+            chunk_size_fits(w->arena, q, word, w->limit) &&
+            ptmalloc_chain_mends(p, w->arena, q, w->limit, budget))
+            return q;
+    }
+    return last;
+}
+
 /* Behind fenceposts of the main arena: the first place from which a chain leads on. Its top may be
  * on a mapping by now, with more pieces between foreign memory here. */
 static hi_addr segment_after(struct walk *w, hi_addr from)
@@ -664,13 +527,15 @@ static hi_addr segment_after(struct walk *w, hi_addr from)
     enum { NONCONTIGUOUS = 2 };
     uint64_t budget = SEARCH_BUDGET;
     bool ahead = w->arena->top >= from && w->arena->top < w->limit;
-    hi_addr last = ahead ? w->arena->top : w->limit;
+    hi_addr last = ahead ? w->arena->top : w->limit, q = from;
     if (!ahead && !(w->arena->flags & NONCONTIGUOUS))
         return last;
-    for (hi_addr q = from; q < last && budget; q += CHUNK_ALIGN, budget--)
-        if (ptmalloc_chain_leads(w->p, w->arena, q, w->limit, &budget))
-            return q;
-    return last;
+    for (; q < last && budget; q += CHUNK_ALIGN, budget--)
+        if (ptmalloc_chain_leads(w->p, w->arena, q, w->limit, &budget)) {
+            last = q;
+            break;
+        }
+    return walk_in_flux(w) && w->p->flux_budget ? segment_half_done(w, from, last, &budget) : last;
 }
 
 bool ptmalloc_claim(struct ptmalloc *p, hi_addr start, hi_addr end)

@@ -44,6 +44,37 @@ struct walk {
     struct block_chunk batch[WALK_BATCH];
 };
 
+static inline bool chunk_size_fits(const struct ptmalloc_arena *arena, hi_addr at, uint64_t word,
+                                   hi_addr limit)
+{
+    uint64_t bytes = chunk_bytes(word);
+    return bytes >= PTMALLOC_MIN_CHUNK_BYTES && bytes % CHUNK_ALIGN == 0 &&
+           !(word & CHUNK_IS_MMAPPED) && !(word & CHUNK_NON_MAIN && arena->is_main) &&
+           bytes < limit - at;
+}
+
+/* Where a thread was stopped inside malloc, things may be half done. */
+static inline bool ptmalloc_in_flux(const struct ptmalloc *p, const struct ptmalloc_arena *arena)
+{
+    return arena->locked || p->thread_inside;
+}
+
+/* ptmalloc_chain.c, of the walk alone. Fenceposts, of which the first stands at `at`: */
+hi_addr ptmalloc_fenceposts_end(struct ptmalloc *p, hi_addr at);
+bool ptmalloc_are_fenceposts(struct ptmalloc *p, hi_addr at);
+/* Does a piece of the main arena end at `at`, without its fenceposts? */
+bool ptmalloc_left_open(struct ptmalloc *p, const struct ptmalloc_arena *arena, hi_addr at,
+                        hi_addr limit);
+/* Was this cut from the top, with the old top's size up to the end of the piece still? */
+bool ptmalloc_over_top(const struct ptmalloc *p, const struct ptmalloc_arena *arena, hi_addr at,
+                       uint64_t word);
+/* The first known chunk after `after`; limit: none. */
+hi_addr ptmalloc_anchor_after(struct ptmalloc *p, struct ptmalloc_arena *arena, hi_addr after,
+                              hi_addr limit);
+/* Do plausible headers lead from at to that chunk (limit: there is none), or to the piece's end? */
+bool ptmalloc_chain_goes_on(struct ptmalloc *p, const struct ptmalloc_arena *arena, hi_addr at,
+                            hi_addr anchor, hi_addr limit, uint64_t *budget);
+
 /* May what looks wrong in this arena be half done? */
 bool walk_in_flux(const struct walk *w);
 

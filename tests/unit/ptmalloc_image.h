@@ -32,7 +32,7 @@ enum {
     IMAGE_TID = 4711,
 };
 
-enum image_kind { IMAGE_LIVE, IMAGE_FREE, IMAGE_FAST, IMAGE_CACHED, IMAGE_TCACHE };
+enum image_kind { IMAGE_LIVE, IMAGE_FREE, IMAGE_FAST, IMAGE_CACHED, IMAGE_TCACHE, IMAGE_IN_HANDS };
 
 struct image_release {
     const char *name;

@@ -106,19 +106,44 @@ static void left_open(struct image *image, bool on_break, enum stage stage, uint
           stage_names[stage], (unsigned)bytes, followed ? ", something behind" : "");
 }
 
-/* Two blocks, and a third cut from the top, whose header is the old top's still; the new top is not
- * written. limit: nothing behind the piece. */
-static void cut_from_top(struct image *image, bool on_break, bool limit)
+/* Some blocks, and one more cut from the top, whose header is the old top's still; the new top is
+ * not written. limit: nothing behind the piece. */
+static void cut_from_top(struct image *image, bool on_break, bool limit, unsigned blocks)
 {
     hi_addr at = pieces_build(image, on_break), end = image->pieces_at + IMAGE_PIECES_BYTES;
-    at = live(image, at, 0x1230);
-    at = live(image, at, 0x2010);
+    for (unsigned i = 0; i < blocks; i++)
+        at = live(image, at, 0x1230 + 0x100 * i);
     if (!limit)
         end -= 5 * PAGE;
     put64(image, at + 8, (end - at) | 1);
     put64(image, top_slot(), at + 0x2340);
-    judge(image, "%s, a cut from the top, %s", on_break ? "on the break" : "on mappings",
+    judge(image, "%s, %u blocks and a cut from the top, %s",
+          on_break ? "on the break" : "on mappings", blocks,
           limit ? "with nothing behind" : "with memory behind");
+}
+
+/* A block was made smaller, and its rest has no header yet: a page that nobody touched. No list
+ * names a chunk of this piece. The top is behind it, or (on mappings) in front. */
+static void rest_unwritten(struct image *image, bool on_break, bool top_in_front)
+{
+    hi_addr at = pieces_build(image, on_break), end = image->pieces_at + IMAGE_PIECES_BYTES;
+    hi_addr top = image->pieces_at + 9 * PAGE + 0x2340;
+    if (top_in_front) {
+        top = live(image, at, 0x2340);
+        at += 5 * PAGE;
+        put64(image, top + 8, (at - top) | 1);
+    } else {
+        live(image, image->pieces_at + 9 * PAGE, 0x2340);
+        put64(image, top + 8, (end - top) | 1);
+    }
+    put64(image, top_slot(), top);
+    at = live(image, live(image, at, 0x1230), 0x530);
+    image->chunks[image->count - 1].kind = IMAGE_IN_HANDS;
+    at = live(image, live(image, at + 0x2340, 0x20), 0x1110);
+    end = ((at + PAGE + 0x40) & ~(hi_addr)(PAGE - 1));
+    fence(image, at, end);
+    judge(image, "%s, a rest without a header, the top %s",
+          on_break ? "on the break" : "on mappings", top_in_front ? "in front" : "behind");
 }
 
 /* An aligned chunk that has moved and was made smaller since: its mapping's first page says the old
@@ -168,8 +193,11 @@ int main(void)
         for (unsigned stage = 0; stage < STAGES; stage++)
             for (unsigned i = 0; i < sizeof tops / sizeof *tops; i++)
                 left_open(image, variant & 1, (enum stage)stage, tops[i], variant & 2);
-    for (unsigned variant = 0; variant < 4; variant++)
-        cut_from_top(image, variant & 1, variant & 2);
+    for (unsigned variant = 0; variant < 12; variant++)
+        cut_from_top(image, variant & 1, variant & 2, variant / 4);
+    rest_unwritten(image, true, false);
+    rest_unwritten(image, false, false);
+    rest_unwritten(image, false, true);
     for (unsigned pages = 4; pages < 40; pages += 3)
         stale_behind_move(image, pages);
     piece_behind_stale_size(image);
