@@ -2,7 +2,7 @@
  * ptmalloc: what the parts of the reader share; nobody else includes it.
  *
  * - ptmalloc_layout.c: the offsets of each release: data
- * - ptmalloc_find.c: the modules with a glibc malloc, where main_arena and mp_ are, the rows that fit
+ * - ptmalloc_find.c: which modules hold a glibc malloc, its main_arena, mp_ and rows of layouts
  * - ptmalloc_arena.c: the ring of arenas, and the heaps of each
  * - ptmalloc_walk.c: chunk after chunk through one contiguous piece; damage and how to go on
  * - ptmalloc_chain.c: chains of headers, and where they may end
