@@ -47,10 +47,10 @@
 enum {
     NODE_CAPACITY = 1 << 23,
     NODE_CAPACITY_LEAST = 1 << 12,
-    NODE_STEP = 1 << 15, /* committed at a time */
-    FIRST_LEVEL_BITS = 14,
+    NODE_STEP = 1 << 15,  /* committed at a time */
+    FIRST_LEVEL_BITS = 9, /* one page */
     LEVEL_FACTOR_BITS = 2,
-    LEVEL_CAPACITY = 6,
+    LEVEL_CAPACITY = 9,
     PROBE_WORDS = 64,
     MOVE_WORDS = 16,
     SLOT_CAPACITY = 2048,

@@ -6,6 +6,7 @@
 #include "tap.h"
 
 #include "alloc_root.h"
+#include "himalloc.h"
 
 #include <malloc.h>
 #include <stdlib.h>
@@ -52,19 +53,30 @@ static void test_slabs(void)
     is_u64(bad, 0, "slabs hold as many blocks as fit; sizes rise by multiples of 16");
 }
 
-/* Whatever is asked for, at most an eighth or 15 bytes are added, up to the largest class. */
-static void test_rounding(void)
+/* The first size to which more than `times` of `parts` of it (or 15 bytes) are added, or 0. */
+static size_t rounded_more(size_t largest, size_t parts, size_t times)
 {
-    size_t largest = class_at(heap_root->class_count - 1)->block_bytes, wrong = 0;
+    size_t wrong = 0;
     for (size_t bytes = 1; bytes <= largest; bytes++) {
         void *p = malloc(bytes);
-        size_t usable = malloc_usable_size(p);
-        size_t slack = bytes / 8 > 15 ? bytes / 8 : 15;
-        if (usable < bytes || usable > bytes + slack)
+        size_t usable = malloc_usable_size(p), slack = bytes * times / parts;
+        if (usable < bytes || usable > bytes + (slack > 15 ? slack : 15))
             wrong = wrong ? wrong : bytes;
         free(p);
     }
+    return wrong;
+}
+
+/* Samples have fewer classes; at a mean distance of one byte nearly all are samples. */
+static void test_rounding(void)
+{
+    size_t largest = class_at(heap_root->class_count - 1)->block_bytes;
+    himalloc_stacks(HIMALLOC_STACKS_OFF, 0);
+    size_t wrong = rounded_more(largest, 8, 1);
     ok(wrong == 0, "no size up to %zu is rounded up by more than an eighth (%zu)", largest, wrong);
+    himalloc_stacks(HIMALLOC_STACKS_SAMPLED, 1);
+    wrong = rounded_more(largest, 1, 3);
+    ok(wrong == 0, "nor that of a sample to more than four times (%zu)", wrong);
 }
 
 int main(void)
