@@ -9,6 +9,7 @@
 #include "answers.h"
 
 #include "analysis/judge.h"
+#include "graph/harvest.h"
 #include "report/progress_line.h"
 #include "report/terminal.h"
 #include "run.h"
@@ -33,6 +34,7 @@ struct run {
     bool has_finder;
     struct progress progress;
     struct progress_line line;
+    struct harvest *harvest; /* until the graph has it */
     int output;
 };
 
@@ -165,12 +167,22 @@ static enum hi_code add_registers(struct run *run, struct hi_err *err)
     return code;
 }
 
+/* Only verdicts on a live process are made while it runs on. */
+static bool is_deferred(const struct run *run)
+{
+    return run->needs.graph && run->needs.marks && !run->needs.places &&
+           target_kind(run->in.target) == TARGET_PROCESS;
+}
+
 static enum hi_code find_heaps(struct run *run, struct hi_err *err)
 {
+    if (is_deferred(run) && !run->options.unaligned)
+        run->harvest = harvest_new(run->in.target, run->options.tag_mask);
     const struct heap_context context = {.target = run->in.target,
                                          .symbols = run->in.symbols,
                                          .progress = &run->progress,
-                                         .jobs = run->options.jobs};
+                                         .jobs = run->options.jobs,
+                                         .guest = run->harvest ? &run->harvest->guest : NULL};
     const struct heaps_options options = {.only = run->options.allocator,
                                           .nodes = run->in.roots.nodes.items,
                                           .node_count = run->in.roots.nodes.count};
@@ -183,11 +195,12 @@ static enum hi_code build_graph(struct run *run, struct hi_err *err)
                                           .interior_reachable = run->options.interior_reachable,
                                           .unaligned = run->options.unaligned,
                                           .tag_mask = run->options.tag_mask,
-                                          .deferred = run->needs.marks && !run->needs.places &&
-                                                      target_kind(run->in.target) == TARGET_PROCESS,
+                                          .deferred = is_deferred(run),
+                                          .harvest = run->harvest,
                                           .progress = &run->progress};
     if (!run->needs.graph)
         return HI_OK;
+    run->harvest = NULL;
     enum hi_code code =
         graph_build(&run->in.graph, run->in.target, run->in.heaps, &run->in.roots, &options, err);
     if (code == HI_OK && !graph_stats(run->in.graph)->complete)
@@ -380,6 +393,7 @@ static void close_all(struct run *run)
 {
     if (run->has_finder)
         place_finder_free(&run->finder);
+    harvest_free(run->harvest);
     graph_free(run->in.graph);
     heaps_close(run->in.heaps);
     roots_free(&run->in.roots);

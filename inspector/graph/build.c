@@ -211,11 +211,35 @@ static uint64_t edges_most(const struct build *build)
     return build->options->unaligned ? bytes : bytes / 8;
 }
 
+/* Edges and codes, with what was kept of a walk or empty. */
+static enum hi_code tables_new(struct build *build, struct hi_err *err)
+{
+    struct graph *graph = build->graph;
+    struct harvest *harvest = build->harvest;
+    uint32_t count = blocks_count(graph->blocks);
+    uint64_t most = edges_most(build);
+    if (harvest && !harvest_seal(harvest, graph->blocks, most + EDGES_AHEAD)) {
+        harvest_free(harvest);
+        harvest = build->harvest = NULL;
+    }
+    if (harvest) {
+        graph->codes = harvest->codes;
+        harvest->codes = (struct codes){0};
+        uint32_t *memory = harvest->words;
+        harvest->words = NULL;
+        return edges_new_in(&graph->edges, count, memory, harvest->words_reserved,
+                            harvest->words_used, err);
+    }
+    enum hi_code code = edges_new(&graph->edges, count, most, err);
+    if (code == HI_OK && build->deferred && !codes_new_of(&graph->codes, graph->blocks, most))
+        code = hi_no_memory(err);
+    return code;
+}
+
 static enum hi_code build_run(struct build *build, struct hi_err *err)
 {
     struct graph *graph = build->graph;
-    enum hi_code code =
-        edges_new(&graph->edges, blocks_count(graph->blocks), edges_most(build), err);
+    enum hi_code code = tables_new(build, err);
     if (code != HI_OK)
         return code;
     for (int i = 0; i < graph->jobs; i++)
@@ -224,8 +248,6 @@ static enum hi_code build_run(struct build *build, struct hi_err *err)
     if (!build_roots_prepare(build))
         return hi_no_memory(err);
     graph->is_deferred = build->deferred;
-    if (build->deferred && !codes_new(&graph->codes, graph->blocks, edges_most(build)))
-        return hi_no_memory(err);
     read_all(build);
     if (build->no_memory || !collect(build))
         return hi_no_memory(err);
@@ -236,8 +258,10 @@ static struct build *build_new(struct graph *graph, struct target *target,
                                const struct graph_options *options)
 {
     struct build *build = calloc(1, sizeof *build);
-    if (!build)
+    if (!build) {
+        harvest_free(options->harvest);
         return NULL;
+    }
     build->graph = graph;
     build->target = target;
     build->options = options;
@@ -249,6 +273,14 @@ static struct build *build_new(struct graph *graph, struct target *target,
     graph->resolve = build->resolve;
     build->deferred =
         options->deferred && !options->unaligned && blocks_region_count(graph->blocks) > 0;
+    /* what is missing must be counted, which only reading does */
+    if (build->deferred && target_complete(target))
+        build->harvest = options->harvest;
+    else
+        harvest_free(options->harvest);
+#ifdef __x86_64__
+    build->has_popcount = __builtin_cpu_supports("popcnt");
+#endif
     struct hi_range span = blocks_span(graph->blocks);
     build->rule = (struct filter_rule){~options->tag_mask, span.start, span.end};
     return build;
@@ -258,6 +290,7 @@ static void build_free(struct build *build)
 {
     for (int i = 0; i < PARALLEL_MAX_JOBS; i++)
         worker_free(&build->workers[i]);
+    harvest_free(build->harvest);
     VECTOR_FREE(&build->holes);
     VECTOR_FREE(&build->large);
     VECTOR_FREE(&build->roots);
@@ -273,8 +306,10 @@ enum hi_code graph_build(struct graph **graph_out, struct target *target, const 
     options = options ? options : &defaults;
     double start = seconds_now();
     struct graph *graph = calloc(1, sizeof *graph);
-    if (!graph)
+    if (!graph) {
+        harvest_free(options->harvest);
         return hi_no_memory(err);
+    }
     graph->heaps = heaps;
     graph->blocks = heaps->blocks;
     graph->roots = roots;

@@ -1,11 +1,12 @@
-/* Shared by the parts of building: build.c (driver), build_groups.c, build_slab.c, build_large.c,
- * build_roots.c.
+/* Shared by the parts of building: build.c (driver), build_groups.c, build_slab.c,
+ * build_harvest.c, build_large.c, build_roots.c.
  * Theory in build.c. */
 #ifndef GRAPH_BUILD_H
 #define GRAPH_BUILD_H
 
 #include "base/parallel.h"
 #include "graph/graph_table.h"
+#include "graph/harvest.h"
 #include "graph/resolve.h"
 #include "graph/window.h"
 
@@ -31,12 +32,21 @@ struct build_extent {
 };
 typedef VECTOR(struct build_extent) build_extents;
 
+/* A place in a piece of a harvest, and the codes before it. */
+struct build_counter {
+    const struct harvest_piece *piece; /* NULL: nowhere */
+    const uint64_t *bits;
+    uint64_t word, before;
+};
+
 struct build_worker {
     struct window window;
+    struct build_counter counter;
     uint32_t *results; /* one a kept word of the window */
     uint32_t *group;   /* edges of the group at hand */
     size_t group_count;
-    hi_addr group_end; /* start of its last block */
+    hi_addr group_end;  /* start of its last block */
+    uint32_t harvested; /* clusters of the group whose edges are in place: a bit each */
     struct build_block *list;
     size_t list_count;
     uint32_t most_kept; /* by one block of the list */
@@ -52,6 +62,8 @@ struct build {
     struct graph *graph;
     struct target *target;
     const struct graph_options *options;
+    struct harvest *harvest; /* or NULL */
+    bool has_popcount;       /* the processor's */
     struct resolve resolve;
     struct filter_rule rule;
     hole_list holes;
@@ -76,6 +88,10 @@ size_t build_resolve(struct build *build, struct build_worker *worker, size_t co
 bool build_slab_fits(const struct build *build, const struct region *region);
 void build_slab(struct build *build, struct build_worker *w, const struct region *region,
                 hi_block block, hi_block end);
+/* build_harvest.c: the cluster that the cursor stands on the first block of, all of one region.
+ * true: done, the cursor is behind it, or *fine is false: out of memory. */
+bool build_harvested(struct build *build, struct build_worker *w, struct block_cursor *cursor,
+                     bool *fine);
 /* true: give up (memory out, interrupt); shared by all workers. */
 bool build_ended(struct build *build, const char *phase, uint64_t done, uint64_t total);
 /* Number the parts of extents; returns how many. */

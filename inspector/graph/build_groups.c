@@ -187,6 +187,25 @@ static bool blocks_take(struct build *build, struct build_worker *w, struct bloc
     return run_read(build, w);
 }
 
+/* The same, where words of chunks were kept: those clusters are done that can be done without
+ * reading. */
+static bool chunks_take(struct build *build, struct build_worker *w, struct block_cursor *cursor,
+                        hi_block end)
+{
+    while (cursor->block < end) {
+        hi_block cluster_end = (cursor->block | (EDGES_CLUSTER - 1)) + 1;
+        hi_block stop = cluster_end < end ? cluster_end : end, first = cursor->block;
+        bool fine = true, whole = first % EDGES_CLUSTER == 0 && stop == cluster_end;
+        if (!whole || !build_harvested(build, w, cursor, &fine))
+            fine = blocks_take(build, w, cursor, stop);
+        else
+            w->harvested |= UINT32_C(1) << first % BUILD_GROUP / EDGES_CLUSTER;
+        if (!fine)
+            return false;
+    }
+    return true;
+}
+
 static bool regions_take(struct build *build, struct build_worker *w, hi_block block, hi_block end)
 {
     struct block_cursor cursor;
@@ -199,6 +218,9 @@ static bool regions_take(struct build *build, struct build_worker *w, hi_block b
         w->window.ahead = slab ? w->group_end : 0;
         if (slab) {
             build_slab(build, w, region, block, stop);
+        } else if (build->harvest && region->shape == REGION_CHUNKS) {
+            if (!chunks_take(build, w, &cursor, stop))
+                return false;
         } else if (!blocks_take(build, w, &cursor, stop)) {
             return false;
         }
@@ -217,6 +239,8 @@ static bool group_store(struct build *build, struct build_worker *w, hi_block bl
     memcpy(&edges->words[base], w->group, w->group_count * sizeof *w->group);
     for (; block < end; block += EDGES_CLUSTER) {
         const uint8_t *degrees = &edges->degrees[block];
+        if (w->harvested >> block % BUILD_GROUP / EDGES_CLUSTER & 1)
+            continue;
         edges->bases[block / EDGES_CLUSTER] = base;
         base += edges_degree_sum(degrees, EDGES_CLUSTER - 1);
         base += degrees[EDGES_CLUSTER - 1] == EDGES_FAT ? 0 : degrees[EDGES_CLUSTER - 1];
@@ -236,6 +260,7 @@ void build_groups(void *context, int number)
         hi_block first = (hi_block)(group * BUILD_GROUP);
         hi_block end = count - first < BUILD_GROUP ? count : first + BUILD_GROUP;
         w->group_count = w->list_count = 0;
+        w->harvested = 0;
         w->group_end = blocks_address(build->graph->blocks, end - 1);
         if (!regions_take(build, w, first, end) || !group_store(build, w, first, end))
             __atomic_store_n(&build->no_memory, true, __ATOMIC_RELAXED);

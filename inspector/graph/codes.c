@@ -8,33 +8,36 @@
 /* Marks in the table of GiBs; numbers have no bits there. */
 enum { GIB_NOWHERE = 1, GIB_ODD = 2, GIB_MARKS = 3 };
 
-/* The GiBs of regions, their ends as well: one past the last block is a place to point to. NODEs
- * come after all heaps: there may be huge ones. */
-static void gibs_number(struct codes *codes, const struct blocks *blocks, bool nodes)
+void codes_add(struct codes *codes, struct hi_range range)
 {
-    for (size_t i = 0; i < blocks_region_count(blocks); i++) {
-        const struct region *region = blocks_region(blocks, i);
-        if ((region->shape == REGION_NODE) != nodes)
+    uint64_t last = (range.end >> CODES_GIB_BITS) - codes->first;
+    for (uint64_t gib = (range.start >> CODES_GIB_BITS) - codes->first; gib <= last; gib++) {
+        if (codes->gibs[gib] != GIB_NOWHERE)
             continue;
-        uint64_t last = (region->end >> CODES_GIB_BITS) - codes->first;
-        for (uint64_t gib = (region->start >> CODES_GIB_BITS) - codes->first; gib <= last; gib++) {
-            if (codes->gibs[gib] != GIB_NOWHERE)
-                continue;
-            codes->gibs[gib] = GIB_ODD;
-            if (codes->count == CODES_GIBS)
-                continue;
-            codes->starts[codes->count] = (codes->first + gib) << CODES_GIB_BITS;
-            codes->gibs[gib] = codes->count++ << CODES_PLACE_BITS;
-        }
+        codes->gibs[gib] = GIB_ODD;
+        if (codes->count == CODES_GIBS)
+            continue;
+        codes->starts[codes->count] = (codes->first + gib) << CODES_GIB_BITS;
+        codes->gibs[gib] = codes->count++ << CODES_PLACE_BITS;
     }
 }
 
-bool codes_new(struct codes *codes, const struct blocks *blocks, uint64_t most)
+bool codes_cover(const struct codes *codes, struct hi_range range)
 {
-    struct hi_range span = blocks_span(blocks);
+    uint64_t first = range.start >> CODES_GIB_BITS, last = range.end >> CODES_GIB_BITS;
+    if (first < codes->first || last - codes->first >= codes->gib_count)
+        return false;
+    for (uint64_t gib = first; gib <= last; gib++)
+        if (codes->gibs[gib - codes->first] == GIB_NOWHERE)
+            return false;
+    return true;
+}
+
+bool codes_new(struct codes *codes, struct hi_range span, uint64_t most)
+{
     *codes = (struct codes){.first = span.start >> CODES_GIB_BITS, .odd_reserved = most};
-    uint64_t gibs = (span.end >> CODES_GIB_BITS) - codes->first + 1;
-    codes->gibs = malloc(gibs * sizeof *codes->gibs);
+    codes->gib_count = (span.end >> CODES_GIB_BITS) - codes->first + 1;
+    codes->gibs = malloc(codes->gib_count * sizeof *codes->gibs);
     /* where address space is rationed a smaller share may do */
     for (; !codes->odd && codes->odd_reserved; codes->odd_reserved /= 2) {
         void *memory = mmap(NULL, codes->odd_reserved * sizeof *codes->odd, PROT_READ | PROT_WRITE,
@@ -48,10 +51,22 @@ bool codes_new(struct codes *codes, const struct blocks *blocks, uint64_t most)
         codes_free(codes);
         return false;
     }
-    for (uint64_t i = 0; i < gibs; i++)
+    for (uint64_t i = 0; i < codes->gib_count; i++)
         codes->gibs[i] = GIB_NOWHERE;
-    gibs_number(codes, blocks, false);
-    gibs_number(codes, blocks, true);
+    return true;
+}
+
+bool codes_new_of(struct codes *codes, const struct blocks *blocks, uint64_t most)
+{
+    if (!codes_new(codes, blocks_span(blocks), most))
+        return false;
+    /* NODEs come after all heaps: there may be huge ones */
+    for (int nodes = 0; nodes < 2; nodes++)
+        for (size_t i = 0; i < blocks_region_count(blocks); i++) {
+            const struct region *region = blocks_region(blocks, i);
+            if ((region->shape == REGION_NODE) == nodes)
+                codes_add(codes, (struct hi_range){region->start, region->end});
+        }
     return true;
 }
 

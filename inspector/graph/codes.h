@@ -21,7 +21,7 @@ enum { CODES_GIB_BITS = 30, CODES_PLACE_BITS = STARTS_PLACE_BITS, CODES_GIBS = S
 struct codes {
     uint32_t
         *gibs; /* by (address >> 30) - first: number << CODES_PLACE_BITS, or one of .c's marks */
-    uint64_t first;
+    uint64_t first, gib_count;
     hi_addr starts[CODES_GIBS];
     uint32_t count;                  /* of numbered GiBs */
     uint64_t *odd;                   /* a reservation of address space */
@@ -29,8 +29,15 @@ struct codes {
     struct starts *quick;
 };
 
-/* most: no more words than that will come. false: out of memory. */
-bool codes_new(struct codes *codes, const struct blocks *blocks, uint64_t most);
+/* most: no more words than that will come, each in span. false: out of memory. */
+bool codes_new(struct codes *codes, struct hi_range span, uint64_t most);
+/* The GiBs of a range in the span have blocks, that of its end as well: one past the last block is
+ * a place to point to. */
+void codes_add(struct codes *codes, struct hi_range range);
+/* Nothing that points to the range is dropped. */
+bool codes_cover(const struct codes *codes, struct hi_range range);
+/* The same with all regions of blocks. */
+bool codes_new_of(struct codes *codes, const struct blocks *blocks, uint64_t most);
 void codes_free(struct codes *codes);
 /* out[i]: the code of words[i], or EDGE_NONE where no block can be; *none: how many those are.
  * false: no room. */

@@ -16,20 +16,15 @@ static void *reserve(size_t bytes)
     return memory;
 }
 
-enum hi_code edges_new(struct edges *edges, uint32_t block_count, uint64_t most, struct hi_err *err)
+enum hi_code edges_new_in(struct edges *edges, uint32_t block_count, uint32_t *memory,
+                          uint64_t reserved, uint64_t used, struct hi_err *err)
 {
     size_t clusters = block_count / EDGES_CLUSTER + 1;
-    *edges = (struct edges){.block_count = block_count, .reserved = most + EDGES_AHEAD};
+    *edges = (struct edges){
+        .block_count = block_count, .words = memory, .reserved = reserved, .used = used};
     if (posix_memalign((void **)&edges->degrees, EDGES_CLUSTER, clusters * EDGES_CLUSTER) != 0)
         edges->degrees = NULL;
     edges->bases = calloc(clusters, sizeof *edges->bases);
-    /* where address space is rationed (ulimit -v, strict overcommit) a smaller share may do */
-    while (!edges->words && edges->reserved) {
-        if (edges->reserved < SIZE_MAX / sizeof *edges->words)
-            edges->words = reserve(edges->reserved * sizeof *edges->words);
-        if (!edges->words)
-            edges->reserved /= 2;
-    }
     if (!edges->degrees || !edges->bases || !edges->words) {
         edges_free(edges);
         return hi_no_memory(err);
@@ -37,6 +32,20 @@ enum hi_code edges_new(struct edges *edges, uint32_t block_count, uint64_t most,
     huge_prefer(edges->degrees, clusters * EDGES_CLUSTER);
     memset(edges->degrees, 0, clusters * EDGES_CLUSTER);
     return HI_OK;
+}
+
+enum hi_code edges_new(struct edges *edges, uint32_t block_count, uint64_t most, struct hi_err *err)
+{
+    uint64_t reserved = most + EDGES_AHEAD;
+    uint32_t *memory = NULL;
+    /* where address space is rationed (ulimit -v, strict overcommit) a smaller share may do */
+    while (!memory && reserved) {
+        if (reserved < SIZE_MAX / sizeof *memory)
+            memory = reserve(reserved * sizeof *memory);
+        if (!memory)
+            reserved /= 2;
+    }
+    return edges_new_in(edges, block_count, memory, reserved, 0, err);
 }
 
 void edges_free(struct edges *edges)

@@ -48,6 +48,9 @@ struct edges {
 /* most: no more edges than that will come. */
 HI_MUST_USE enum hi_code edges_new(struct edges *edges, uint32_t block_count, uint64_t most,
                                    struct hi_err *err);
+/* Where the first `used` words are there already: memory is taken over, also when this fails. */
+HI_MUST_USE enum hi_code edges_new_in(struct edges *edges, uint32_t block_count, uint32_t *memory,
+                                      uint64_t reserved, uint64_t used, struct hi_err *err);
 void edges_free(struct edges *edges);
 /* Room for count edges; UINT64_MAX: none left. */
 uint64_t edges_take(struct edges *edges, uint64_t count);

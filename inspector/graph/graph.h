@@ -57,6 +57,8 @@ struct graph_options {
     uint64_t tag_mask; /* bits cleared in every word before it is looked up */
     bool deferred;     /* words are only collected, and looked up by graph_mark(): the target need
                           not stand still for that. Until then edges can't be asked for. */
+    struct harvest *harvest; /* words kept while the heaps were walked (harvest.h), with deferred;
+                                graph_build() takes it over; NULL: none */
     const struct progress *progress;
 };
 

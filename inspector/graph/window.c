@@ -39,7 +39,7 @@ static size_t hole_after(const hole_list *holes, hi_addr address)
     return low;
 }
 
-static bool has_hole(const struct window *window, hi_addr start, hi_addr end)
+bool window_has_hole(const struct window *window, hi_addr start, hi_addr end)
 {
     size_t i = hole_after(window->holes, start);
     return i < window->holes->count && window->holes->items[i].start < end;
@@ -117,7 +117,7 @@ static const uint8_t *read_near(struct window *window, hi_addr start, hi_addr en
 static const void *window_memory(struct window *window, hi_addr start, hi_addr end)
 {
     size_t bytes = 0;
-    if (!has_hole(window, start, end)) {
+    if (!window_has_hole(window, start, end)) {
         const void *view = target_view(window->target, start, &bytes);
         if (view && bytes >= end - start)
             return view;

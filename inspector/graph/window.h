@@ -40,6 +40,8 @@ struct window {
 bool window_new(struct window *window, struct target *target, const hole_list *holes,
                 const struct filter_rule *rule, bool unaligned); /* false: out of memory */
 void window_free(struct window *window);
+/* Does a hole reach into [start, end)? */
+bool window_has_hole(const struct window *window, hi_addr start, hi_addr end);
 /* Read [start, end), start 8-aligned, end - start <= WINDOW_BYTES, and filter it. */
 void window_open(struct window *window, hi_addr start, hi_addr end);
 /* Words that window_open looks at between two addresses. */

@@ -149,7 +149,8 @@ struct heap_context {
     struct target *target;
     struct symbols *symbols;
     const struct progress *progress;
-    int jobs; /* threads for long walks; 0: all processors */
+    int jobs;                        /* threads for long walks; 0: all processors */
+    const struct relay_guest *guest; /* sees what a relay (relay.h) reads; NULL: nobody */
 };
 
 struct heap_sink; /* heap/sink.c */

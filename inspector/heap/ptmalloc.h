@@ -63,6 +63,7 @@ struct ptmalloc {
     const struct progress *progress;
     struct evidence_cache *cache;
     int jobs; /* threads that read; 0: all processors */
+    const struct relay_guest *guest;
     size_t module;
     unsigned page_bytes;
     const struct ptmalloc_state_layout *state;

@@ -375,6 +375,7 @@ static enum hi_code ptmalloc_new(const struct heap_context *context, struct ptma
     p->symbols = context->symbols;
     p->progress = context->progress;
     p->jobs = context->jobs;
+    p->guest = context->guest;
     p->page_bytes = target_page_bytes(context->target);
     if (p->page_bytes == 0)
         p->page_bytes = 4096;

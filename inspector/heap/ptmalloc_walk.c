@@ -486,7 +486,7 @@ static void walk_chunks(struct walk *w, hi_addr first)
         walk_gap(w, first);
         return;
     }
-    if (w->p->jobs == 1 || w->limit - first < RELAY_WORTH_BYTES ||
+    if ((w->p->jobs == 1 && !w->p->guest) || w->limit - first < RELAY_WORTH_BYTES ||
         target_view(w->p->target, first, &bytes)) {
         walk_on(w);
         return;
@@ -497,7 +497,7 @@ static void walk_chunks(struct walk *w, hi_addr first)
     if (w->done)
         return;
     struct hi_range range = {first, w->limit};
-    bool ran = relay_run(w->p->target, range, w->p->jobs, walk_window, w);
+    bool ran = relay_run(w->p->target, range, w->p->jobs, w->p->guest, walk_window, w);
     w->pause_at = UINT64_MAX;
     w->window = NULL; /* the relay's, and gone */
     w->window_bytes = 0;

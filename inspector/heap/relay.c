@@ -8,6 +8,7 @@
 struct relay {
     struct target *target;
     struct hi_range range;
+    const struct relay_guest *guest;
     relay_step step;
     void *context;
     unsigned char *buffers; /* one a worker */
@@ -45,6 +46,13 @@ static size_t window_read(const struct relay *relay, const struct relay_window *
     return target_read_some(relay->target, content.start, buffer, content.end - content.start);
 }
 
+static void window_show(const struct relay *relay, const struct relay_window *window, int worker)
+{
+    uint64_t own = window->end - window->start;
+    relay->guest->see(relay->guest->context, worker, window->start, window->bytes,
+                      window->have < own ? window->have : own);
+}
+
 static void turn_wait(struct relay *relay, uint64_t index)
 {
     pthread_mutex_lock(&relay->lock);
@@ -70,6 +78,8 @@ static void relay_work(void *context, int worker)
         struct relay_window window = window_at(relay, index, buffer);
         if (window.end > __atomic_load_n(&relay->wanted, __ATOMIC_RELAXED))
             window.have = window_read(relay, &window, buffer);
+        if (relay->guest && window.have)
+            window_show(relay, &window, worker);
         turn_wait(relay, index);
         if (window.end > relay->wanted) {
             hi_addr wanted = relay->step(relay->context, &window);
@@ -79,10 +89,11 @@ static void relay_work(void *context, int worker)
     }
 }
 
-bool relay_run(struct target *target, struct hi_range range, int jobs, relay_step step,
-               void *context)
+bool relay_run(struct target *target, struct hi_range range, int jobs,
+               const struct relay_guest *guest, relay_step step, void *context)
 {
-    struct relay relay = {.target = target, .range = range, .step = step, .context = context};
+    struct relay relay = {
+        .target = target, .range = range, .guest = guest, .step = step, .context = context};
     if (range.start >= range.end)
         return true;
     jobs = jobs > 0 ? jobs : parallel_default_jobs();

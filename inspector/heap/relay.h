@@ -36,8 +36,17 @@ struct relay_window {
  * end at or before it are left out. RELAY_DONE: no more of them. */
 typedef hi_addr (*relay_step)(void *context, const struct relay_window *window);
 
-/* jobs: 0 is all processors. false: out of memory, and no step was made. */
-bool relay_run(struct target *target, struct hi_range range, int jobs, relay_step step,
-               void *context);
+/* Sees the bytes that a thread has just read for its window, while they are near: `bytes` of them
+ * from start on, no window's twice. Called by several threads at once, with their numbers. Who has
+ * seen a window need not read it again. */
+struct relay_guest {
+    void (*see)(void *context, int worker, hi_addr start, const unsigned char *memory,
+                size_t bytes);
+    void *context;
+};
+
+/* jobs: 0 is all processors. guest: or NULL. false: out of memory, and no step was made. */
+bool relay_run(struct target *target, struct hi_range range, int jobs,
+               const struct relay_guest *guest, relay_step step, void *context);
 
 #endif

@@ -15,7 +15,7 @@
 
 #include "heap/blocks.h"
 
-enum { STARTS_PLACE_BITS = 27, STARTS_GIBS = 16, STARTS_MANY = 256 };
+enum { STARTS_PLACE_BITS = 27, STARTS_GIBS = 16, STARTS_MANY = 128 };
 
 struct starts;
 

@@ -68,7 +68,7 @@ static void compare(unsigned regions)
     for (size_t i = 0; i < WORDS; i++)
         words[i] = random_word(blocks);
     resolve_words(&resolve, words, WORDS, at_once);
-    ok(codes_new(&codes, blocks, WORDS) && codes_put(&codes, words, WORDS, later, &dropped),
+    ok(codes_new_of(&codes, blocks, WORDS) && codes_put(&codes, words, WORDS, later, &dropped),
        "%u GiBs: words are put away", regions);
     /* what is dropped at once is none of the graph's */
     for (size_t i = 0; i < WORDS; i++) {
@@ -79,6 +79,7 @@ static void compare(unsigned regions)
         }
     }
     is_u64(WORDS - left, dropped, "as many are dropped as it says");
+    ok(codes_ready(&codes, blocks), "the blocks are known");
     size_t said = codes_resolve(&codes, &resolve, later, left);
     for (size_t i = 0; i < left; i++) {
         wrong += later[i] != at_once[i];
@@ -87,7 +88,7 @@ static void compare(unsigned regions)
     is_u64(wrong, 0, "each is what it would have been at once");
     ok(said == none && none > 100 && left - none > 1000, "%zu of %zu are none", none, left);
     codes_free(&codes);
-    ok(codes_new(&codes, blocks, 10) && !codes_put(&codes, words, WORDS, later, &dropped),
+    ok(codes_new_of(&codes, blocks, 10) && !codes_put(&codes, words, WORDS, later, &dropped),
        "no room for odd words is said");
     codes_free(&codes);
     blocks_free(blocks);

@@ -57,7 +57,7 @@ static hi_addr step(void *context, const struct relay_window *window)
 
 static void run(struct target *target, int jobs, struct steps *steps, unsigned wanted)
 {
-    bool ran = relay_run(target, (struct hi_range){BASE, range_end}, jobs, step, steps);
+    bool ran = relay_run(target, (struct hi_range){BASE, range_end}, jobs, NULL, step, steps);
     ok(ran && steps->count == wanted && steps->in_order == wanted && steps->right == wanted &&
            !steps->overlapping,
        "%d jobs: %u windows in order, each right (%u, %u, %u)", jobs, wanted, steps->count,
@@ -92,7 +92,7 @@ int main(void)
             WINDOWS + 1 - 9);
     }
     struct steps none = {0};
-    ok(relay_run(target, (struct hi_range){BASE, BASE}, 3, step, &none) && !none.count,
+    ok(relay_run(target, (struct hi_range){BASE, BASE}, 3, NULL, step, &none) && !none.count,
        "an empty range has no windows");
     target_close(target);
     free(memory);
