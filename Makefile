@@ -17,7 +17,11 @@ COMMON   := -std=gnu11 $(CFLAGS) $(WARNINGS) $(if $(WERROR),-Werror) -MMD -MP
 
 -include allocator/flags.mk
 ALLOCATOR_SOURCES := $(wildcard allocator/*.c)
-ALLOCATOR_OBJECTS := $(ALLOCATOR_SOURCES:%.c=$(BUILD)/%.o)
+# what a program's start does not need lies behind what it needs
+ALLOCATOR_LATE    := $(foreach n,call_stack cfi_% die eh_frame_section heap_totals leakcheck remark% \
+    stack_%,allocator/$(n).c)
+ALLOCATOR_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(ALLOCATOR_LATE),$(ALLOCATOR_SOURCES)) \
+    $(filter $(ALLOCATOR_LATE),$(ALLOCATOR_SOURCES)))
 
 INSPECTOR_SOURCES := $(wildcard inspector/*.c inspector/*/*.c)
 INSPECTOR_OBJECTS := $(INSPECTOR_SOURCES:%.c=$(BUILD)/%.o)

@@ -166,7 +166,7 @@ void at_exit_start(void)
         sigaction((int)options_heapprofile.signal, &dump, NULL);
 }
 
-__attribute__((constructor)) static void at_exit_register(void)
+CONSTRUCTOR static void at_exit_register(void)
 {
     options_running();
     at_exit_start();

@@ -75,7 +75,7 @@ static void fork_child(void)
     hm_hot.fork_pending = root->thread_count > 1 && hm_tls.state != THREAD_BUSY;
 }
 
-__attribute__((constructor)) static void fork_register(void)
+CONSTRUCTOR static void fork_register(void)
 {
     pthread_atfork(NULL, NULL, fork_child);
 }

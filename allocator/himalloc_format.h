@@ -279,7 +279,7 @@ enum hm_kind {
 
 enum {
     HM_CLASS_SLOTS = 81, /* classes 1..80; index 0 is no class */
-    HM_RANGE_CAPACITY = 64,
+    HM_RANGE_CAPACITY = 32,
     HM_ARENA_CAPACITY = 256,
     HM_THREAD_CAPACITY = 65536,
     HM_BIG_CAPACITY = 16384,

@@ -77,7 +77,7 @@ static struct {
     int error_descriptor; /* duplicate of standard error, -1: none */
     dev_t error_device;
     ino_t error_inode;
-} plan;
+} plan LARGE_VARIABLE;
 
 /* One check: everything that watcher and child read. At the start of their mapping. */
 struct launch {

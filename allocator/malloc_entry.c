@@ -29,6 +29,7 @@
 #include "large.h"
 #include "note.h"
 #include "options.h"
+#include "pages.h"
 #include "remark.h"
 #include "sampler.h"
 #include "size_class.h"
@@ -40,7 +41,6 @@
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* Not in every C library's headers. */
 void cfree(void *p);
@@ -472,19 +472,14 @@ EXPORT int posix_memalign(void **result, size_t alignment, size_t bytes)
     return 0;
 }
 
-static size_t page_bytes(void)
-{
-    return (size_t)sysconf(_SC_PAGESIZE);
-}
-
 EXPORT void *valloc(size_t bytes)
 {
-    return entry_aligned(page_bytes(), bytes);
+    return entry_aligned(pages_page_bytes(), bytes);
 }
 
 EXPORT void *pvalloc(size_t bytes)
 {
-    size_t page = page_bytes();
+    size_t page = pages_page_bytes();
     if (bytes > SIZE_MAX - page)
         return entry_fail(ENOMEM);
     return entry_aligned(page, round_up(bytes, page));

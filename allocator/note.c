@@ -32,7 +32,7 @@
 
 enum { NOTE_STEP = 64 }; /* units */
 
-static uint64_t noted_units[HM_RANGE_CAPACITY]; /* readable notes of each range */
+static uint64_t noted_units[HM_RANGE_CAPACITY] LARGE_VARIABLE; /* readable notes of each range */
 static uint8_t started;
 
 /* ---- memory ---- */

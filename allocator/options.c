@@ -193,8 +193,8 @@ static void options_find(void)
 {
     const char *himalloc = NULL, *heapcheck = NULL;
     for (char **e = environ; *e; e++) {
-        if (**e != 'H')
-            continue;
+        if (**e != 'H' || ((*e)[1] != 'I' && (*e)[1] != 'E'))
+            continue; /* HOME and the like, without a look at the words below */
         if (!himalloc && strncmp(*e, "HIMALLOC=", 9) == 0)
             himalloc = *e + 9;
         else if (!heapcheck && strncmp(*e, "HEAPCHECK=", 10) == 0)

@@ -147,10 +147,13 @@ uint32_t pages_seconds(void)
 
 size_t pages_address_limit(void)
 {
+    static size_t known;
     struct {
         uint64_t current, maximum;
-    } limit = {0};
-    if (pages_syscall(SYS_prlimit64, 0, RLIMIT_AS, 0, (long)&limit, 0, 0) != 0)
-        return SIZE_MAX;
-    return limit.current;
+    } limit = {SIZE_MAX, 0};
+    if (known)
+        return known;
+    pages_syscall(SYS_prlimit64, 0, RLIMIT_AS, 0, (long)&limit, 0, 0);
+    known = limit.current;
+    return known;
 }

@@ -25,5 +25,5 @@ bool pages_readable(uintptr_t word); /* the 8 bytes at it */
 uint32_t pages_thread_id(void);
 uint32_t pages_seconds(void); /* coarse monotonic clock */
 size_t pages_page_bytes(void);
-size_t pages_address_limit(void); /* RLIMIT_AS, SIZE_MAX when there is none */
+size_t pages_address_limit(void); /* RLIMIT_AS at the start, SIZE_MAX when there is none */
 #endif

@@ -25,9 +25,9 @@
 
 enum { CAPACITY = 1 << 16, CHAINS = 4096 };
 
-static uint32_t *next_of;       /* by entry: entry + 1, 0 ends */
-static uint32_t chains[CHAINS]; /* first entry + 1 */
-static uint32_t unused;         /* chain of entries taken back */
+static uint32_t *next_of;                      /* by entry: entry + 1, 0 ends */
+static uint32_t chains[CHAINS] LARGE_VARIABLE; /* first entry + 1 */
+static uint32_t unused;                        /* chain of entries taken back */
 
 static struct hm_remark *remark_at(uint32_t index)
 {

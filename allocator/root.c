@@ -3,13 +3,13 @@
  *
  * One reservation of address space holds everything of range 0:
  *
- *     | slack | root area | codes | ages | unit records | bitmaps | units ... |
+ *     | unit records | bitmaps | root, first arena and thread | codes | ages | tables | units ... |
  *
- * Root area, codes and ages are readable and writable from the start (about 11 MiB of address space
- * of which a small program touches a dozen pages); records, bitmaps and units become so in steps,
- * so that a core dumper never walks through what was never used. In the root area lie the preamble,
- * structure root, all tables, the first arena and the first thread's cache: a program's first
- * allocation costs four system calls.
+ * All from the root to the first 4 MiB of units is readable and writable from the start (16 MiB of
+ * address space of which a small program touches half a dozen pages); records, bitmaps and
+ * further units become so in steps, so that a core dumper never walks through what was never used.
+ * Each start of a program pays for every system call, every page touched first and every page of
+ * the kernel's page tables: so what it needs lies together (the figures are in docs/design.md).
  *
  * Where address space is limited (RLIMIT_AS) the first range is about a sixteenth of the limit, and
  * further ranges, each twice as long as the one before, follow as they are needed.
@@ -26,16 +26,39 @@
 
 #include <string.h>
 
-enum { DESCRIBE_STEP = 1024, BASE_ALIGN = 4 << 20, SMALL_BASE_ALIGN = 4 * UNIT_BYTES };
+enum {
+    DESCRIBE_STEP = 1024,
+    BASE_ALIGN = 4 << 20,
+    SMALL_BASE_ALIGN = 4 * UNIT_BYTES,
+    FRONT_ALIGN = 2 << 20, /* what one page of the kernel's page tables describes */
+    FIRST_UNITS = 64,
+};
 
-struct root_area {
+/* What a program touches that does little: the first entries of all tables are on two pages. */
+struct root_head {
     struct hm_preamble preamble;
     struct hm_root root;
-    uint64_t arenas[HM_ARENA_CAPACITY];
     struct hm_range ranges[HM_RANGE_CAPACITY];
     uint64_t threads[HM_THREAD_CAPACITY];
+    char to_page[PAGE_BYTES - (sizeof(struct hm_preamble) + sizeof(struct hm_root) +
+                               sizeof(struct hm_range) * HM_RANGE_CAPACITY) %
+                                  PAGE_BYTES];
+    uint64_t arenas[HM_ARENA_CAPACITY]; /* and behind it the first arena */
+};
+#ifndef HM_LAYOUT_VARIANT
+_Static_assert(offsetof(struct root_head, threads) < PAGE_BYTES, "a thread on the first page");
+#endif
+_Static_assert(HM_THREAD_CAPACITY * sizeof(uint64_t) % PAGE_BYTES == 0, "to_page");
+
+struct root_tail {
     struct hm_big bigs[HM_BIG_CAPACITY];
     uint32_t spare_threads[HM_THREAD_CAPACITY];
+};
+
+/* The part of a range in front of its units that is not about them: the first range has it. */
+struct root_front {
+    size_t head_bytes, tail_bytes;
+    char *head, *tail;
 };
 
 struct hm_hot hm_hot;
@@ -77,17 +100,19 @@ __asm__(".pushsection .note.himalloc, \"a\", %note\n"
         FIELDS(SCHEMA_FIELD, SCHEMA_ARRAY, name)
 #define COUNT_STRUCTURE(name, FIELDS) +1
 
-/* Not const: .data is written to, so a core holds all of it; .rodata would not be there. */
-static struct hm_schema_record schema[] = {HM_STRUCTURES(SCHEMA_STRUCTURE)};
+/* Not const: its mapping is written to, so a core holds all of it; .rodata would not be there. In
+ * front of all variables that the start touches. */
+static struct hm_schema_record schema[]
+    __attribute__((section(".data.rel.ro"))) = {HM_STRUCTURES(SCHEMA_STRUCTURE)};
 enum { STRUCTURE_COUNT = 0 HM_STRUCTURES(COUNT_STRUCTURE) };
 
 extern char text_start[] __asm__("__start_himalloc_text")
     __attribute__((weak, visibility("hidden")));
 extern char text_end[] __asm__("__stop_himalloc_text") __attribute__((weak, visibility("hidden")));
 
-static void root_describe(struct root_area *area)
+static void root_describe(struct root_head *head, struct root_tail *tail)
 {
-    struct hm_root *root = &area->root;
+    struct hm_root *root = &head->root;
     *root = (struct hm_root){
         .version = "0.1.0",
         .unit_shift = UNIT_SHIFT,
@@ -104,10 +129,10 @@ static void root_describe(struct root_area *area)
         .arena_capacity = HM_ARENA_CAPACITY,
         .thread_capacity = HM_THREAD_CAPACITY,
         .big_capacity = HM_BIG_CAPACITY,
-        .ranges = (uintptr_t)area->ranges,
-        .arenas = (uintptr_t)area->arenas,
-        .threads = (uintptr_t)area->threads,
-        .bigs = (uintptr_t)area->bigs,
+        .ranges = (uintptr_t)head->ranges,
+        .arenas = (uintptr_t)head->arenas,
+        .threads = (uintptr_t)head->threads,
+        .bigs = (uintptr_t)tail->bigs,
         .classes = (uintptr_t)size_class_list,
         .text_start = (uintptr_t)text_start,
         .text_end = (uintptr_t)text_end,
@@ -115,7 +140,7 @@ static void root_describe(struct root_area *area)
         .hot_end = (uintptr_t)(&hm_hot + 1),
         .check_mode = CHECK_FAST,
     };
-    area->preamble = (struct hm_preamble){
+    head->preamble = (struct hm_preamble){
         .magic = HM_MAGIC,
         .byte_order = HM_BYTE_ORDER,
         .pointer_bytes = sizeof(void *),
@@ -132,53 +157,59 @@ static void root_describe(struct root_area *area)
 
 /* ---- ranges ---- */
 
+/* Offsets from the start of the mapping. */
 struct range_plan {
-    size_t front_bytes; /* root area, before the metadata */
-    size_t codes, ages, units, bitmaps, base, end;
+    size_t bitmaps, front, codes, ages, tail, base, end;
 };
 
-static struct range_plan range_plan(size_t front_bytes, uint64_t units, size_t align)
+/* The front lies right before the units, so that one system call makes both accessible. */
+static struct range_plan range_plan(const struct root_front *root, uint64_t units, size_t align)
 {
-    struct range_plan plan = {.front_bytes = front_bytes};
-    plan.codes = round_up(front_bytes, PAGE_BYTES);
-    plan.ages = plan.codes + round_up(units, PAGE_BYTES);
-    plan.units = plan.ages + round_up(units, PAGE_BYTES);
-    plan.bitmaps = plan.units + round_up(units * sizeof(struct hm_unit), PAGE_BYTES);
-    plan.base = round_up(plan.bitmaps + units * BITMAP_BYTES, align);
+    size_t bitmaps = round_up(units * sizeof(struct hm_unit), PAGE_BYTES);
+    size_t codes = round_up(root->head_bytes, PAGE_BYTES);
+    size_t ages = codes + round_up(units, PAGE_BYTES);
+    size_t tail = ages + round_up(units, PAGE_BYTES);
+    size_t front_bytes = round_up(tail + root->tail_bytes, min_u64(align, FRONT_ALIGN));
+    /* a page without access before it keeps the preamble at the start of a mapping */
+    size_t before = bitmaps + units * BITMAP_BYTES + PAGE_BYTES;
+    struct range_plan plan = {.bitmaps = bitmaps, .base = round_up(before + front_bytes, align)};
+    plan.front = plan.base - front_bytes;
+    plan.codes = plan.front + codes;
+    plan.ages = plan.front + ages;
+    plan.tail = plan.front + tail;
     plan.end = plan.base + (units << UNIT_SHIFT);
     return plan;
 }
 
-/* Reserves and fills *r; false when the system refuses. The front part is at *front. */
-static bool range_make(struct hm_range *r, uint64_t units, size_t front_bytes, char **front)
+/* Reserves and fills *r; false when the system refuses. Where the front part is goes to *root. */
+static bool range_make(struct hm_range *r, uint64_t units, struct root_front *root)
 {
     size_t align = units >= (1u << 14) ? BASE_ALIGN : SMALL_BASE_ALIGN;
-    struct range_plan plan = range_plan(front_bytes, units, align);
-    size_t mapping_bytes = plan.end + align + PAGE_BYTES;
+    struct range_plan plan = range_plan(root, units, align);
+    size_t mapping_bytes = plan.end + align;
     char *mapping = pages_reserve(mapping_bytes);
     if (!mapping)
         return false;
-    /* a page without access before it keeps the preamble at the start of a mapping */
-    char *start = (char *)round_up((uintptr_t)mapping + PAGE_BYTES, align);
-    if (!pages_commit(start, plan.units)) {
-        pages_unmap(mapping, mapping_bytes);
-        return false;
-    }
+    char *start = (char *)round_up((uintptr_t)mapping, align);
+    uint64_t first_units = min_u64(units, FIRST_UNITS);
     *r = (struct hm_range){
         .base = (uintptr_t)start + plan.base,
         .unit_count = units,
+        .committed_units = first_units,
         .codes = (uintptr_t)start + plan.codes,
         .ages = (uintptr_t)start + plan.ages,
-        .units = (uintptr_t)start + plan.units,
+        .units = (uintptr_t)start,
         .bitmaps = (uintptr_t)start + plan.bitmaps,
         .mapping_start = (uintptr_t)start,
         .mapping_bytes = plan.end,
     };
-    if (!root_describe_units(r, min_u64(units, DESCRIBE_STEP))) {
+    if (!pages_commit(start + plan.front, plan.base - plan.front + (first_units << UNIT_SHIFT)) ||
+        !root_describe_units(r, min_u64(units, DESCRIBE_STEP))) {
         pages_unmap(mapping, mapping_bytes);
         return false;
     }
-    *front = start;
+    root->head = start + plan.front;
+    root->tail = start + plan.tail;
     return true;
 }
 
@@ -220,8 +251,8 @@ struct hm_range *root_add_range(uint64_t units)
     uint64_t want = last->unit_count * 2;
     want = want < units + 4 ? round_up(units + 4, 256) : want;
     for (; want >= units + 4; want /= 2) {
-        char *front;
-        if (range_make(r, want, 0, &front)) {
+        struct root_front none = {0};
+        if (range_make(r, want, &none)) {
             note_add_range(r, root->range_count);
             STORE_ORDER();
             root->range_count++;
@@ -251,29 +282,29 @@ struct hm_range *range_find(const void *p)
 
 static bool root_make(void)
 {
-    size_t arena_offset = round_up(sizeof(struct root_area), PAGE_BYTES);
-    size_t thread_offset = arena_offset + round_up(arena_bytes(), PAGE_BYTES);
-    size_t front_bytes = thread_offset + THREAD_MAPPING_BYTES;
+    size_t thread_offset = round_up(sizeof(struct root_head) + arena_bytes(), PAGE_BYTES);
+    struct root_front front = {.head_bytes = thread_offset + THREAD_MAPPING_BYTES,
+                               .tail_bytes = sizeof(struct root_tail)};
     struct hm_range range;
-    char *front = NULL;
     uint64_t units = range_first_units();
-    while (!range_make(&range, units, front_bytes, &front)) {
+    while (!range_make(&range, units, &front)) {
         units /= 4;
         if (units < 64)
             return false;
     }
-    struct root_area *area = (struct root_area *)front;
-    root_describe(area);
-    area->ranges[0] = range;
-    area->root.range_count = 1;
-    hm_hot.root = &area->root;
+    struct root_head *head = (struct root_head *)front.head;
+    struct root_tail *tail = (struct root_tail *)front.tail;
+    root_describe(head, tail);
+    head->ranges[0] = range;
+    head->root.range_count = 1;
+    hm_hot.root = &head->root;
     hm_hot.codes = (const uint8_t *)(uintptr_t)range.codes;
     hm_hot.base = range.base;
     hm_hot.check_mode = CHECK_FAST;
-    arena_start(front + arena_offset);
-    thread_cache_start(front + thread_offset, area->spare_threads);
-    area->preamble.self = (uintptr_t)area;
-    __atomic_store_n(&hm_root_anchor, (uintptr_t)area, __ATOMIC_RELEASE);
+    arena_start(front.head + sizeof(struct root_head));
+    thread_cache_start(front.head + thread_offset, tail->spare_threads);
+    head->preamble.self = (uintptr_t)head;
+    __atomic_store_n(&hm_root_anchor, (uintptr_t)head, __ATOMIC_RELEASE);
     hm_hot.fast_bytes = range.unit_count << UNIT_SHIFT;
     __atomic_store_n(&hm_hot.bytes, hm_hot.fast_bytes, __ATOMIC_RELEASE);
     return true;
@@ -283,7 +314,7 @@ bool root_start(void)
 {
     if (LIKELY(__atomic_load_n(&hm_hot.bytes, __ATOMIC_ACQUIRE) != 0))
         return true;
-    if (!lock_acquire(&start_lock, pages_thread_id()))
+    if (!lock_acquire(&start_lock, thread_id()))
         return false;
     bool made = hm_hot.bytes != 0 || root_make();
     lock_release(&start_lock);

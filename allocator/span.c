@@ -46,12 +46,13 @@ enum {
     HUGE_MOST = (2 << 20) / UNIT_BYTES, /* longer runs may be touched here and there only */
 };
 
-static uint64_t bin_first[BIN_COUNT];
+static uint64_t bin_first[BIN_COUNT] LARGE_VARIABLE;
 static uint64_t bin_filled[BIN_COUNT / 64];
 static uint8_t now_age = 1;
-static uint32_t budget_floor = FLOOR_LEAST;   /* units */
-static uint32_t purged_lately;                /* units given back for the budget's sake */
-static uint64_t huge_from[HM_RANGE_CAPACITY]; /* units with huge pages lie behind it */
+static uint32_t budget_floor = FLOOR_LEAST; /* units */
+static uint32_t purged_lately;              /* units given back for the budget's sake */
+static uint64_t
+    huge_from[HM_RANGE_CAPACITY] LARGE_VARIABLE; /* units with huge pages lie behind it */
 
 bool span_lock(uint32_t tid)
 {
@@ -143,12 +144,14 @@ static uint32_t dirty_in(const uint8_t *ages, uint32_t count)
     return dirty;
 }
 
-/* The units leave the free ones: says whether they were zero. */
-static bool units_leave(struct hm_range *r, uint32_t unit, uint32_t count)
+/* The units leave the free ones: says whether they were zero. What is known of virgin ones needs
+ * no look at their ages, whose page was perhaps never touched. */
+static bool units_leave(struct hm_range *r, uint32_t unit, uint32_t count, uint32_t virgin)
 {
     uint8_t *ages = range_ages(r) + unit;
-    uint32_t dirty = dirty_in(ages, count);
-    memset(ages, 0, count);
+    uint32_t dirty = dirty_in(ages, count - virgin);
+    if (dirty)
+        memset(ages, 0, count - virgin);
     hm_hot.root->dirty_units -= dirty;
     hm_hot.root->free_units -= count;
     return dirty == 0;
@@ -156,9 +159,9 @@ static bool units_leave(struct hm_range *r, uint32_t unit, uint32_t count)
 
 /* Units are taken; ones that would be dirty, had they not just been given back, were given back too
  * soon. */
-static bool units_use(struct hm_range *r, uint32_t unit, uint32_t count)
+static bool units_use(struct hm_range *r, uint32_t unit, uint32_t count, uint32_t virgin)
 {
-    bool zero = units_leave(r, unit, count);
+    bool zero = units_leave(r, unit, count, virgin);
     if (zero && purged_lately) {
         purged_lately -= count < purged_lately ? count : purged_lately;
         if (budget_floor < FLOOR_MOST)
@@ -190,7 +193,7 @@ static bool take_from_run(uint64_t reference, uint32_t count, uint32_t align, st
         run_insert(span->range, first, start - first);
     if (start + count < first + length)
         run_insert(span->range, start + count, first + length - start - count);
-    span->zero = units_use(span->range, start, count);
+    span->zero = units_use(span->range, start, count, 0);
     return true;
 }
 
@@ -258,7 +261,8 @@ static bool take_virgin(uint32_t range_index, uint32_t count, uint32_t align, st
     if (start + count < top)
         run_insert(r, (uint32_t)start + count, (uint32_t)(top - start - count));
     *span = (struct span){r, range_index, (uint32_t)start, count, false};
-    span->zero = units_use(r, (uint32_t)start, count);
+    uint64_t virgin = new_top - (start > top ? start : top);
+    span->zero = units_use(r, (uint32_t)start, count, (uint32_t)virgin);
     return true;
 }
 
@@ -316,7 +320,7 @@ bool span_extend(struct hm_range *r, uint32_t end, uint32_t extra, bool *zero)
         run_remove(r, end);
     if (free_count > extra)
         run_insert(r, end + extra, free_count - extra);
-    *zero = units_use(r, end, extra);
+    *zero = units_use(r, end, extra, 0);
     return true;
 }
 
@@ -412,7 +416,7 @@ bool span_over_budget(void)
 static uint32_t purge_pages(uint32_t tid, struct hm_range *r, uint32_t unit, uint32_t count)
 {
     memset(range_codes(r) + unit, CODE_PURGING, count);
-    units_leave(r, unit, count);
+    units_leave(r, unit, count, 0);
     span_unlock();
     note_discard(r, unit, count);
     bool gone = pages_discard((char *)(uintptr_t)r->base + ((uint64_t)unit << UNIT_SHIFT),
@@ -489,10 +493,11 @@ static void range_purge(uint32_t tid, struct hm_range *r, uint32_t age)
 {
     const uint8_t *codes = range_codes(r);
     for (uint32_t first = 0, from; first < r->top_index;) {
-        const uint8_t *found = memchr(codes + first, CODE_FREE, r->top_index - first);
-        if (!found)
-            return;
-        first = from = (uint32_t)(found - codes);
+        if (codes[first] != CODE_FREE) {
+            first++;
+            continue;
+        }
+        from = first;
         while (run_purge(tid, r, &first, &from, age))
             ;
         first += range_units(r)[first].unit_count;

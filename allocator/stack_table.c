@@ -372,7 +372,8 @@ static const char *path_keep(const char *name, uint32_t *bytes)
     size_t room = PATH_BYTES - area->path_used;
     long length = 0;
     if (name && name[0]) {
-        length = (long)strlen(name);
+        for (length = 0; name[length];)
+            length++;
         if ((size_t)length > room)
             length = 0;
         memcpy(place, name, (size_t)length);

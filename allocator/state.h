@@ -16,6 +16,10 @@
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define COLD        __attribute__((noinline, cold))
 #define NOINLINE    __attribute__((noinline))
+/* Each page that a program's start touches is 0.5 us of it: large variables lie behind all others,
+ * constructors among the code that runs next. */
+#define LARGE_VARIABLE __attribute__((section(".bss.large")))
+#define CONSTRUCTOR    __attribute__((constructor, section(".text")))
 /* Of a declaration: no way through the table of addresses, which the linker cannot always undo. */
 #define HIDDEN __attribute__((visibility("hidden")))
 /* The compiler keeps stores on their side of it; a stopped thread's stores are seen in order. */

@@ -59,6 +59,7 @@ __thread struct hm_tls hm_tls = {.self = (struct hm_thread *)&hm_no_thread};
 
 static uint32_t *spare_threads; /* indices of records in no use, HM_THREAD_CAPACITY at most */
 static uint32_t spare_count;
+static bool first_is_spare;
 static pthread_key_t end_key;
 static uint8_t end_key_state; /* 0 not made, 1 made, 2 refused */
 
@@ -121,7 +122,7 @@ void thread_cache_start(char *memory, uint32_t *spare)
     t->mapping_bytes = THREAD_MAPPING_BYTES;
     record_reset(t);
     table_add(t);
-    spare_threads[spare_count++] = 0;
+    first_is_spare = true; /* without touching the list */
 }
 
 /* NULL: no room, or this thread is inside the registry already. */
@@ -131,7 +132,10 @@ static struct hm_thread *record_take(uint32_t tid)
     struct hm_thread *t = NULL;
     if (!lock_acquire(&root->registry_lock, tid))
         return NULL;
-    if (spare_count > 0) {
+    if (first_is_spare) {
+        t = thread_at(0);
+        first_is_spare = false;
+    } else if (spare_count > 0) {
         t = thread_at(spare_threads[--spare_count]);
     } else if (root->thread_count < HM_THREAD_CAPACITY &&
                (t = pages_map(THREAD_MAPPING_BYTES)) != NULL) {
@@ -731,6 +735,7 @@ void thread_cache_recover(void)
     bool found = false;
     hm_hot.fork_pending = 0;
     spare_count = 0;
+    first_is_spare = false;
     for (uint32_t i = 0; i < root->thread_count; i++) {
         struct hm_thread *t = thread_at(i);
         if (t == hm_tls.record)
