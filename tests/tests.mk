@@ -134,7 +134,8 @@ fuzz:
 
 -include $(wildcard $(BUILD)/fuzz/*.d) $(wildcard $(BUILD)/unit/*.d $(BUILD)/programs/*.d)
 
-# benchmarks: short by default; give arguments by hand for more
+# benchmarks: some minutes; more with BENCH_RUNS=5 BENCH_BLOCKS=10000000, other allocators with
+# PEERS="NAME=LIBRARY..."
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 $(BUILD)/bench/%: tests/bench/%.c $(INSPECTOR_LIBRARY)
 	@mkdir -p $(@D)
@@ -156,12 +157,16 @@ $(BUILD)/bench/deep_loop: tests/bench/deep_loop.c
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) -o $@ $<
 
-bench: all $(BENCHES) $(BUILD)/names/name_addresses
-	$(BUILD)/bench/capture
-	$(BUILD)/bench/leakbench
-	@BUILD=$(BUILD) tests/bench/symbolise
-	@BUILD=$(BUILD) tests/bench/allocators $(BENCH_RUNS)
+BENCH_RUNS   ?= 3
+BENCH_BLOCKS ?= 2000000
+bench: all $(BENCHES) $(BUILD)/names/name_addresses $(BUILD)/programs/large_heap
 	@BUILD=$(BUILD) tests/bench/rows $(BENCH_RUNS)
+	@BUILD=$(BUILD) tests/bench/allocators $(BENCH_RUNS) 0.5
+	@BUILD=$(BUILD) tests/bench/shapes $(BENCH_BLOCKS) $(BENCH_RUNS)
+	@BUILD=$(BUILD) tests/bench/verdict $(BENCH_BLOCKS) himalloc ptmalloc
+	@BUILD=$(BUILD) tests/bench/leak_peers $(BENCH_BLOCKS) $(BENCH_RUNS)
+	@BUILD=$(BUILD) tests/bench/symbolise
+	$(BUILD)/bench/capture
 	@BUILD=$(BUILD) tests/bench/stacks $(BENCH_RUNS)
 
 # the stepper and the program that it steps: linked at a fixed address, on the static library

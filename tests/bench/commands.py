@@ -1,4 +1,4 @@
-"""What is measured with one allocator or another: commands of real programs, and redis-server.
+"""What is measured, and with what: allocators, commands of real programs, and redis-server.
 
 Programs that are not here are left out.
 """
@@ -85,6 +85,17 @@ def programs(where):
         "fork-sh": ["sh", "-c", SHELL],
     }
     return {name: command for name, command in every.items() if shutil.which(command[0])}
+
+
+def allocators(more):
+    """Name -> library: what is here, and those in `more` and $PEERS, NAME=LIBRARY or a path."""
+    known = {"glibc" if n == "ptmalloc" else n: p for n, p in heaptest.allocators().items()}
+    for peer in os.environ.get("PEERS", "").split() + more:
+        name, _, path = peer.rpartition("=")
+        if not os.path.exists(path):
+            raise SystemExit(f"{path} is not here")
+        known[name or os.path.basename(path).split(".so")[0]] = os.path.abspath(path)
+    return known
 
 
 def environment(library):

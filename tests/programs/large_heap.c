@@ -3,7 +3,8 @@
  * Blocks of 16 to 512 bytes; the first two words of each are its children in a binary tree over all
  * that are held, of the rest one word in eight points to some held block. Every 50th block is lost:
  * nothing points to it, while it points to others. So as many are direct as "expect direct" says,
- * none is indirect, and nothing is freed. Prints "ready PID" and waits to be killed. */
+ * none is indirect, and nothing is freed. Prints "ready PID" and waits to be killed, or to be told
+ * by SIGUSR1 to end: then checkers that are linked in or preloaded do their work. */
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -68,11 +69,16 @@ int main(int count, char **arguments)
 {
     uint64_t blocks = count > 1 ? strtoull(arguments[1], NULL, 0) : 10000000;
     state = (count > 2 ? strtoull(arguments[2], NULL, 0) : 1) * UINT64_C(0x9e3779b97f4a7c15) | 1;
+    sigset_t told;
+    int signal_number;
+    sigemptyset(&told);
+    sigaddset(&told, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &told, NULL);
     prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     plant(blocks);
     printf("ready %d\n", (int)getpid());
     fflush(stdout);
-    for (;;)
-        pause();
+    sigwait(&told, &signal_number);
+    return 0;
 }
