@@ -17,8 +17,11 @@
  *                    orig_rax is -1, so that nothing is started again; and the registers are
  *                    given back in a stop of the same kind as before (PTRACE_INTERRUPT), from
  *                    where the kernel looks at them anew.
- *   Signals          One that comes meanwhile is kept and handed on by the detach; more than one
- *                    is sent again.
+ *   Signals          While borrowed the thread has all of them blocked (PTRACE_SETSIGMASK): they
+ *                    wait, with all that they carry. The one that it was just taking, when it was
+ *                    stopped, is given back first: blocked, the kernel queues it again. SIGSTOP
+ *                    cannot be blocked: it is kept, and sent again at the end (a signal given to
+ *                    the detach is taken in a signal's stop only, and is lost in any other).
  *   Our end          The copy has PTRACE_O_EXITKILL: it dies with the tracing thread, and init
  *                    reaps it. Where the process itself is the init that the copy falls to (of its
  *                    container), we refuse: it would be left with a child it knows nothing of.
@@ -85,21 +88,18 @@ static int next_stop(pid_t tid)
     return got == tid && WIFSTOPPED(status) ? status >> 8 : 0;
 }
 
-/* Two of them: the later one is sent again, without its sender's details. */
-static void keep_signal(struct fork_site *site, int signal)
-{
-    if (site->signal)
-        (void)syscall(SYS_tgkill, site->pid, site->tid, site->signal);
-    site->signal = signal;
-}
-
 /* Lets tid run until the wanted stop; a child made on the way is noted, signals are kept. */
 static bool run_to(struct fork_site *site, pid_t tid, enum __ptrace_request request, int wanted,
                    pid_t *child)
 {
     for (int stops = 0; stops < STOPS_LIMIT; stops++) {
         unsigned long message = 0;
-        if (ptrace(request, tid, NULL, NULL) != 0)
+        long given = 0;
+        if (tid == site->tid && site->signal != SIGSTOP) {
+            given = site->signal;
+            site->signal = 0;
+        }
+        if (ptrace(request, tid, NULL, (void *)given) != 0)
             return false;
         int stop = next_stop(tid);
         if (stop == wanted)
@@ -110,7 +110,7 @@ static bool run_to(struct fork_site *site, pid_t tid, enum __ptrace_request requ
             if (child && ptrace(PTRACE_GETEVENTMSG, tid, NULL, &message) == 0)
                 *child = (pid_t)message;
         } else if (stop >> 8 == 0 && stop != SYSCALL_STOP && tid == site->tid) {
-            keep_signal(site, stop);
+            site->signal = stop;
         }
     }
     return false;
@@ -140,16 +140,25 @@ static bool run_call(struct fork_site *site, pid_t tid, const struct user_regs_s
     return true;
 }
 
+static bool mask_set(pid_t tid, uint64_t mask)
+{
+    return ptrace(PTRACE_SETSIGMASK, tid, (void *)sizeof mask, &mask) == 0;
+}
+
 /* The same in the borrowed thread, which is then as it was. */
 static enum hi_code borrow(struct fork_site *site, struct call *call, struct hi_err *err)
 {
     struct user_regs_struct before;
-    if (ptrace(PTRACE_GETREGS, site->tid, NULL, &before) != 0)
+    uint64_t mask = 0;
+    if (ptrace(PTRACE_GETREGS, site->tid, NULL, &before) != 0 ||
+        ptrace(PTRACE_GETSIGMASK, site->tid, (void *)sizeof mask, &mask) != 0 ||
+        !mask_set(site->tid, UINT64_MAX))
         return lost(site->tid, err);
     bool ran = run_call(site, site->tid, &before, call);
     (void)ptrace(PTRACE_INTERRUPT, site->tid, NULL, NULL);
     bool back = run_to(site, site->tid, PTRACE_CONT, SIGTRAP | PTRACE_EVENT_STOP << 8, NULL);
-    if (ptrace(PTRACE_SETREGS, site->tid, NULL, &before) != 0 || !ran || !back)
+    if (ptrace(PTRACE_SETREGS, site->tid, NULL, &before) != 0 || !mask_set(site->tid, mask) ||
+        !ran || !back)
         return lost(site->tid, err);
     return HI_OK;
 }
@@ -263,5 +272,7 @@ enum hi_code fork_copy_make(struct fork_site *site, pid_t *copy, struct hi_err *
     else
         fork_copy_end(made.pid);
     (void)ptrace(PTRACE_SETOPTIONS, site->tid, NULL, NULL);
+    if (site->signal)
+        (void)syscall(SYS_tgkill, site->pid, site->tid, site->signal);
     return code;
 }

@@ -13,7 +13,7 @@
 struct fork_site {
     pid_t pid, tid;
     hi_addr instruction; /* of a system call, anywhere in the process */
-    int signal;          /* one that came meanwhile, to be handed on; 0: none. In and out. */
+    int signal;          /* that it was just taking: will be sent again; 0: none */
 };
 
 /* May this thread be borrowed? Not in the middle of a restartable sequence: that would be undone.

@@ -371,7 +371,7 @@ static enum hi_code copy(struct tracer *tracer)
                              .instruction = tracer->instruction,
                              .signal = traced->signal};
     enum hi_code code = fork_copy_make(&site, &tracer->copy, &tracer->err);
-    traced->signal = site.signal;
+    traced->signal = 0;
     if (code == HI_OK)
         detach_all(tracer);
     return code;

@@ -14,7 +14,13 @@
 #include <poll.h>
 #include <sched.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/time.h>
 #include <time.h>
+
+#if __has_include(<sys/rseq.h>)
+#include <sys/rseq.h>
+#endif
 
 static struct target *open_copy(pid_t pid, struct hi_err *err)
 {
@@ -114,11 +120,15 @@ static void *read_nothing(void *context)
     return context;
 }
 
+enum { STRANGE_CHILD = 2 };
+
 static void *expect_no_child(void *context)
 {
     for (;;) {
-        if (waitpid(-1, NULL, WNOHANG | __WALL) != -1 || errno != ECHILD)
+        if (waitpid(-1, NULL, WNOHANG | __WALL) != -1 || errno != ECHILD) {
+            notes->quit = STRANGE_CHILD;
             note_odd(0);
+        }
         usleep(100);
     }
     return context;
@@ -133,6 +143,21 @@ static void *count_up(void *context)
     return context;
 }
 
+static void note_crash(int number)
+{
+    note_odd(number);
+    _exit(1);
+}
+
+/* Of the process, and of a copy that does not stand still. */
+static void crashes_are_odd(void)
+{
+    signal(SIGSEGV, note_crash);
+    signal(SIGBUS, note_crash);
+    signal(SIGILL, note_crash);
+    signal(SIGTRAP, note_crash);
+}
+
 static void be_watchful(void)
 {
     void *(*const bodies[])(void *) = {sleep_long, poll_long, read_nothing, expect_no_child,
@@ -144,6 +169,7 @@ static void be_watchful(void)
     pthread_sigmask(SIG_BLOCK, &counted, NULL); /* one thread takes them, in no other's call */
     signal(SIGRTMIN, child_count_signal);
     signal(SIGCHLD, note_odd);
+    crashes_are_odd();
     for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++)
         pthread_create(&thread, NULL, bodies[i], NULL);
     notes->ready = 1;
@@ -152,18 +178,25 @@ static void be_watchful(void)
             child_count_signal(number);
 }
 
-static void start_watchful(struct child *child, void (*before)(void))
+static void start(struct child *child, void (*before)(void), void (*body)(void))
 {
     child_prepare(child);
     notes = child_signal_layout = child->layout;
     child->pid = fork();
     if (child->pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
         if (before)
             before();
-        be_watchful();
+        body();
+        _exit(0);
     }
     setpgid(child->pid, child->pid);
     child_wait_ready(child);
+}
+
+static void start_watchful(struct child *child, void (*before)(void))
+{
+    start(child, before, be_watchful);
 }
 
 static void test_stands_still(struct child *child)
@@ -235,7 +268,194 @@ static void test_killed_inspector(struct child *child)
     close(ends[1]);
 }
 
+/* ---- one thread, which has to be borrowed ---- */
+
+enum { SLEEP_MS = 300 };
+static int to_sleeper[2];
+
+static double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* Calls that the kernel starts again in each of its ways; none may end before its time. */
+static void be_asleep(void)
+{
+    const struct timespec nap = {.tv_nsec = SLEEP_MS * 1000000L};
+    sigset_t none;
+    char byte = 0;
+    sigemptyset(&none);
+    signal(SIGRTMIN, child_count_signal);
+    crashes_are_odd();
+    notes->ready = 1;
+    double before = seconds_now();
+    if (nanosleep(&nap, NULL) != 0 || seconds_now() - before < SLEEP_MS / 1000.0)
+        note_odd(0);
+    notes->beats++;
+    before = seconds_now();
+    if (poll(NULL, 0, SLEEP_MS) != 0 || seconds_now() - before < SLEEP_MS / 1000.0)
+        note_odd(0);
+    notes->beats++;
+    if (read(to_sleeper[0], &byte, 1) != 1 || byte != 'y')
+        note_odd(0);
+    notes->beats++;
+    if (sigsuspend(&none) != -1 || errno != EINTR || notes->signals != 1)
+        note_odd(0);
+    notes->beats++;
+    if (waitpid(-1, NULL, __WALL) != -1 || errno != ECHILD)
+        note_odd(0);
+    for (notes->beats++;;)
+        pause();
+}
+
+static void test_asleep(void)
+{
+    static const char *const calls[] = {"nanosleep", "poll", "read", "sigsuspend"};
+    struct child child;
+    uint64_t made = 0;
+    if (pipe(to_sleeper) != 0)
+        return;
+    start(&child, NULL, be_asleep);
+    for (uint64_t step = 0; step < 4; step++) {
+        for (int i = 0; i < 3; i++) {
+            usleep(20000);
+            struct target *target = open_copy(child.pid, NULL);
+            made += target != NULL;
+            target_close(target);
+        }
+        usleep(20000);
+        ok(child.layout->beats == step || step < 2, "%s sleeps on", calls[step]);
+        if (step == 2)
+            (void)!write(to_sleeper[1], "y", 1);
+        if (step == 3)
+            kill(child.pid, SIGRTMIN);
+        for (int i = 0; i < 5000 && child.layout->beats <= step; i++)
+            usleep(1000);
+    }
+    for (int i = 0; i < 5000 && child.layout->beats < 5; i++)
+        usleep(1000);
+    is_u64(made, 12, "copies are made of a process of one thread that sleeps");
+    is_u64(child.layout->beats, 5, "it goes from call to call");
+    is_u64(child.layout->sent, 0, "and each ended as if nobody had been there");
+    child_end(&child);
+    close(to_sleeper[0]);
+    close(to_sleeper[1]);
+}
+
+/* Signals that are delivered to the very thread, also while it is borrowed. */
+static void be_signalled(void)
+{
+    signal(SIGRTMIN, child_count_signal);
+    signal(SIGRTMIN + 1, child_count_signal);
+    signal(SIGCHLD, note_odd);
+    crashes_are_odd();
+    notes->ready = 1;
+    for (;;)
+        counter++;
+}
+
+static void *signal_often(void *context)
+{
+    struct child *child = context;
+    union sigval value = {0};
+    for (int i = 0; !child->layout->quit; i++) {
+        if (sigqueue(child->pid, SIGRTMIN + (i & 1), value) == 0)
+            child->layout->second_tid++;
+        if (i % 3 == 0) /* it has to get on as well */
+            usleep(200);
+    }
+    return NULL;
+}
+
+static void test_signalled(void)
+{
+    enum { COPIES = 60 };
+    struct child child;
+    pthread_t sender;
+    struct hi_err err = {0};
+    uint64_t made = 0;
+    start(&child, NULL, be_signalled);
+    pthread_create(&sender, NULL, signal_often, &child);
+    for (int i = 0; i < COPIES; i++) {
+        struct target *target = open_copy(child.pid, &err);
+        made += target != NULL;
+        target_close(target);
+    }
+    child.layout->quit = 1;
+    pthread_join(sender, NULL);
+    uint64_t sent = child.layout->second_tid;
+    for (int i = 0; i < 5000 && child.layout->signals < sent; i++)
+        usleep(1000);
+    if (!is_u64(made, COPIES, "copies are made while signals come"))
+        printf("#   %s\n", err.message);
+    ok(child.layout->signals == sent, "each of %" PRIu64 " signals was handled (%" PRIu64 ")", sent,
+       child.layout->signals);
+    is_u64(child.layout->sent, 0, "and nothing else was");
+    child_end(&child);
+}
+
+#if defined(RSEQ_SIG) && defined(__x86_64__)
+/* A restartable sequence that is begun again for ever: undone when anything else runs. */
+static void be_in_sequence(void)
+{
+    char *area = (char *)__builtin_thread_pointer() + __rseq_offset;
+    notes->ready = 1;
+    __asm__ volatile(".pushsection .data.rel, \"aw\"\n\t"
+                     ".balign 32\n"
+                     "1:\t.long 0, 0\n\t"
+                     ".quad 2f, 3f - 2f, 4f\n\t"
+                     ".popsection\n"
+                     "5:\tleaq 1b(%%rip), %%rax\n\t"
+                     "movq %%rax, %c[section](%[area])\n"
+                     "2:\tincq (%[beats])\n\t"
+                     "jmp 2b\n"
+                     "3:\t.byte 0x0f, 0xb9, 0x3d\n\t"
+                     ".long 0x53053053\n"
+                     "4:\tjmp 5b"
+                     :
+                     : [area] "r"(area), [beats] "r"(&notes->beats),
+                       [section] "i"(offsetof(struct rseq, rseq_cs))
+                     : "rax", "memory");
+}
+
+static void test_sequence(void)
+{
+    struct child child;
+    unsigned refused = 0, made = 0;
+    if (__rseq_size == 0) {
+        ok(true, "a restartable sequence # SKIP the C library has registered none");
+        return;
+    }
+    start(&child, NULL, be_in_sequence);
+    for (int i = 0; i < 20; i++) {
+        struct hi_err err = {0};
+        struct target *target = open_copy(child.pid, &err);
+        made += target != NULL;
+        refused += !target && err.code == HI_REFUSED && strstr(err.message, "no thread") != NULL;
+        target_close(target);
+    }
+    ok(refused > 10 && made + refused == 20,
+       "refused: a thread in a restartable sequence (%u of 20)", refused);
+    ok(child_still_runs(&child), "which runs on");
+    child_end(&child);
+}
+#else
+static void test_sequence(void)
+{
+    ok(true, "a restartable sequence # SKIP not known to this C library");
+}
+#endif
+
 /* ---- refusals ---- */
+
+static void allow_no_more(void)
+{
+    struct rlimit one = {1, 1};
+    if (setrlimit(RLIMIT_NPROC, &one) || (getuid() == 0 && setuid(65534)))
+        notes->quit = 1;
+}
 
 static void filter_nothing(void)
 {
@@ -265,6 +485,16 @@ static void test_seccomp(void)
         refuses(&child, "seccomp", "a process with a seccomp filter");
     ok(child_still_runs(&child), "which runs on");
     child_end(&child);
+}
+
+static void test_no_more(void)
+{
+    struct child child;
+    start(&child, allow_no_more, be_signalled);
+    uint64_t before = child.layout->sent;
+    refuses(&child, "cannot be copied", "a process that may not make another");
+    child_end(&child);
+    is_u64(before, 0, "which is left as it was");
 }
 
 static void test_job_stopped(struct child *child)
@@ -307,6 +537,7 @@ static void test_init(void)
         refuses(&child, "init", "the init of a container");
         ok(child_still_runs(&child), "which runs on");
         ok(is_alone(child.pid), "and has no strange child");
+        ok(child.layout->quit != STRANGE_CHILD, "nor had one that it could have met");
         kill(child.pid, SIGKILL);
     }
     child_end(&child);
@@ -322,6 +553,10 @@ int main(void)
     test_killed_inspector(&child);
     test_job_stopped(&child);
     child_end(&child);
+    test_asleep();
+    test_signalled();
+    test_sequence();
+    test_no_more();
     test_seccomp();
     test_init();
     return done();
