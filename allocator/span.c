@@ -15,15 +15,16 @@
  *
  * Which run is taken: the shortest list that can hold it, and in it one that is dirty rather than
  * virgin memory, as it costs nothing to use again; but a block that grows by realloc moves to the
- * longest run, or else to virgin memory, where it can go on growing in place: a buffer of 400 KB
- * that grows by halves in a fragmented heap is copied in full once instead of six times. Memory is
- * given back at once when dirty memory is over the budget, and by age (background.c). The budget is
- * a quarter of what is in use, but at least a floor: 1 MiB, doubled (to 32 MiB) whenever clean
- * units are taken soon after others were given back, halved at each tick. Huge pages are asked for
- * only where the heap grows for slabs and short blocks while more than 32 MiB are in use: a small
- * program must not pay 2 MiB for its last block, nor a sparse table for what is never touched. Once
- * the heap has holes, made by age or by sweeps, that wish is taken back for all below top_index:
- * the kernel's khugepaged would fill each hole up again that shares 2 MiB with one page in use.
+ * shortest run with room for four times its length, where it can go on growing in place: a buffer
+ * of 400 KB that grows by halves in a fragmented heap is copied in full once instead of six times.
+ * Memory is given back at once when dirty memory is over the budget, and by age (background.c). The
+ * budget is a quarter of what is in use, but at least a floor: 1 MiB, twice the budget (to 16 MiB
+ * or half of what is in use) whenever clean units are taken soon after others were given back,
+ * halved at each tick. Huge pages are asked for only where the heap grows for slabs and short
+ * blocks while more than 32 MiB are in use: a small program must not pay 2 MiB for its last block,
+ * nor a sparse table for what is never touched. Once the heap has holes, made by age or by sweeps,
+ * that wish is taken back for all below top_index: the kernel's khugepaged would fill each hole up
+ * again that shares 2 MiB with one page in use.
  *
  * Damaged records are not searched for here: they are written under the lock by this file alone.
  */
@@ -41,7 +42,7 @@ enum {
     SEARCH_LIMIT = 64,
     COMMIT_STEP = (4 << 20) / UNIT_BYTES,
     FLOOR_LEAST = SPAN_DIRTY_LEAST,
-    FLOOR_MOST = (32 << 20) / UNIT_BYTES,
+    FLOOR_MOST = (16 << 20) / UNIT_BYTES,
     HUGE_FROM = (32 << 20) / UNIT_BYTES,
     HUGE_MOST = (2 << 20) / UNIT_BYTES, /* longer runs may be touched here and there only */
 };
@@ -157,6 +158,27 @@ static bool units_leave(struct hm_range *r, uint32_t unit, uint32_t count, uint3
     return dirty == 0;
 }
 
+uint64_t span_used_units(void)
+{
+    uint64_t top = 0;
+    for (uint32_t i = 0; i < hm_hot.root->range_count; i++)
+        top += range_at(i)->top_index;
+    return top - min_u64(top, hm_hot.root->free_units);
+}
+
+static uint64_t budget_units(void)
+{
+    uint64_t quarter = span_used_units() / 4;
+    return quarter > budget_floor ? quarter : budget_floor;
+}
+
+/* What was given back is missed: twice the budget, at most 16 MiB or half of what is in use. */
+static void budget_raise(void)
+{
+    uint64_t half = span_used_units() / 2, most = half > FLOOR_MOST ? half : FLOOR_MOST;
+    budget_floor = (uint32_t)min_u64(budget_units() * 2, most);
+}
+
 /* Units are taken; ones that would be dirty, had they not just been given back, were given back too
  * soon. */
 static bool units_use(struct hm_range *r, uint32_t unit, uint32_t count, uint32_t virgin)
@@ -164,8 +186,7 @@ static bool units_use(struct hm_range *r, uint32_t unit, uint32_t count, uint32_
     bool zero = units_leave(r, unit, count, virgin);
     if (zero && purged_lately) {
         purged_lately -= count < purged_lately ? count : purged_lately;
-        if (budget_floor < FLOOR_MOST)
-            budget_floor *= 2;
+        budget_raise();
     }
     return zero;
 }
@@ -211,14 +232,6 @@ static bool take_listed(uint32_t count, uint32_t align, struct span *span)
     return false;
 }
 
-static uint64_t used_units(void)
-{
-    uint64_t top = 0;
-    for (uint32_t i = 0; i < hm_hot.root->range_count; i++)
-        top += range_at(i)->top_index;
-    return top - min_u64(top, hm_hot.root->free_units);
-}
-
 /* Makes units below `end` usable: records described, memory readable and writable. */
 static bool range_commit(struct hm_range *r, uint64_t end, bool huge)
 {
@@ -235,7 +248,7 @@ static bool range_commit(struct hm_range *r, uint64_t end, bool huge)
         if (!pages_commit(start, (wish - r->committed_units) << UNIT_SHIFT))
             return false;
     }
-    if (huge && used_units() >= HUGE_FROM)
+    if (huge && span_used_units() >= HUGE_FROM)
         pages_prefer_huge(start, (wish - r->committed_units) << UNIT_SHIFT, true);
     r->committed_units = wish;
     return true;
@@ -283,20 +296,19 @@ bool span_take(uint32_t count, uint32_t align, struct span *span)
     return take_virgin(hm_hot.root->range_count - 1, count, align, span);
 }
 
-static uint64_t longest_run(void)
+/* The shortest run with room for some more growth. */
+static bool take_with_room(uint32_t count, struct span *span)
 {
-    for (uint32_t i = BIN_COUNT / 64; i-- > 0;)
-        if (bin_filled[i])
-            return bin_first[i * 64 + 63 - (uint32_t)__builtin_clzll(bin_filled[i])];
-    return 0;
+    for (uint32_t bin = bin_next_filled(bin_of(count * GROWTH_ROOM)); bin < BIN_COUNT;
+         bin = bin_next_filled(bin + 1))
+        if (take_from_run(bin_first[bin], count, 1, span))
+            return true;
+    return false;
 }
 
 bool span_take_to_grow(uint32_t count, struct span *span)
 {
-    uint64_t longest = longest_run();
-    if (longest && span_referred(longest)->unit_count / GROWTH_ROOM >= count)
-        return take_from_run(longest, count, 1, span);
-    return span_take(count, 1, span);
+    return take_with_room(count, span) || span_take(count, 1, span);
 }
 
 bool span_extend(struct hm_range *r, uint32_t end, uint32_t extra, bool *zero)
@@ -399,12 +411,6 @@ void span_rebuild(bool in_hand)
 }
 
 /* ---- pages back to the system ---- */
-
-static uint64_t budget_units(void)
-{
-    uint64_t quarter = used_units() / 4;
-    return quarter > budget_floor ? quarter : budget_floor;
-}
 
 bool span_over_budget(void)
 {

@@ -48,6 +48,8 @@ void span_note_zero(struct hm_range *r, uint32_t unit, uint32_t count);
 void span_rebuild(bool in_hand);
 
 /* Without the lock: gives pages back until dirty memory is within its budget (or gone: all). */
+/* Units that are slabs or blocks; without the lock about so many. */
+uint64_t span_used_units(void);
 bool span_over_budget(void);
 void span_trim(uint32_t tid, bool all);
 /* Without the lock: no huge pages where there are holes, as far as the ranges are in use. */
