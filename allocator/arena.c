@@ -27,7 +27,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 
-enum { STASH_BYTES = 256 << 10, STASH_LEAST = 8, STASH_MOST = 4096, MOST_AUTOMATIC = 64 };
+enum { STASH_BYTES = 64 << 10, STASH_LEAST = 8, STASH_MOST = 4096, MOST_AUTOMATIC = 64 };
 
 static uint32_t core_count;
 

@@ -335,18 +335,20 @@ enum hm_remark_kind {
 
 /* From slots_used on the words of the mapping are not yet given to any bin. sampled_at: the bytes
  * that the block must have to be the sample when its bin's ticks overflow; 0: none will be.
- * flushed: the bin ran over, and was not filled since. pocket_*: see pocket.c. No reader needs
- * them. large_units: of blocks out of the pocket, less those that went in. */
+ * flushed: the bin ran over, and was not filled since. capacity_bytes: of all bins; misses, of the
+ * last miss_count, say which grow. pocket_*: see pocket.c. No reader needs them. large_units: of
+ * blocks out of the pocket, less those that went in. */
 #define HM_THREAD_FIELDS(F, A, S)                                                                  \
     F(S, UINT, uint32_t, tid)                                                                      \
     F(S, UINT, uint32_t, arena)                                                                    \
     F(S, UINT, uint32_t, index)                                                                    \
     F(S, UINT, uint32_t, meets)                                                                    \
     F(S, UINT, uint32_t, slots_used)                                                               \
-    F(S, UINT, uint32_t, slow_count)                                                               \
+    F(S, UINT, uint32_t, miss_count)                                                               \
     F(S, ADDRESS, uint64_t, hand)                                                                  \
     F(S, UINT, uint64_t, mapping_bytes)                                                            \
     F(S, UINT, uint64_t, large_units)                                                              \
+    F(S, UINT, uint64_t, capacity_bytes)                                                           \
     A(S, RECORD, struct hm_bin, bins, HM_CLASS_SLOTS)                                              \
     F(S, UINT, uint32_t, pocket_open)                                                              \
     F(S, UINT, uint32_t, pocket_claim)                                                             \
@@ -357,6 +359,7 @@ enum hm_remark_kind {
     A(S, UINT, uint64_t, pocket_start, HM_POCKET_ENTRIES)                                          \
     A(S, UINT, uint32_t, pocket_length, HM_POCKET_ENTRIES)                                         \
     A(S, UINT, uint8_t, flushed, HM_CLASS_SLOTS)                                                   \
+    A(S, UINT, uint8_t, misses, HM_CLASS_SLOTS)                                                    \
     A(S, UINT, uint32_t, sampled_at, HM_CLASS_SLOTS)                                               \
     /* end */
 

@@ -8,9 +8,11 @@
  * no more, the older half is flushed: to the stash if that has room, else home to the bitmaps. When
  * it runs over again before it was ever filled, all of it is.
  *
- * Growth. A bin begins with no slots; each fill or overflow doubles its capacity up to a limit of
- * bytes, so that a short program touches one page of slots. Places are cut from the mapping and not
- * used again until the thread ends.
+ * Growth. A bin begins with no slots; a fill or overflow doubles its capacity, up to a limit of
+ * bytes, so that a short program touches one page of slots. All bins of a thread together grow to
+ * 256 KiB and a sixteenth of the heap; beyond that only those grow where an eighth of the thread's
+ * misses are: a program that uses every size a little would keep more cached than live. Places are
+ * cut from the mapping and not used again until the thread ends.
  *
  * Instant truth. Free are the slots [min(head, pend), empty), and the block in `hand`; the order of
  * the stores is in the format, section 5. Nothing here is done twice: while a slow path runs,
@@ -48,6 +50,10 @@ enum {
     CACHE_LEAST = 8,
     CACHE_MOST = 512,
     CACHE_FIRST = 4,
+    CACHE_FREELY = 8 << 10,
+    CACHE_ALL = 256 << 10, /* of all classes, and a sixteenth of the heap */
+    MISS_WINDOW = 128,
+    MISSES_LEAST = 8,
     MEETS_TO_MOVE = 16,
     END_ROUNDS = 3,
     SLOTS_CAPACITY = THREAD_MAPPING_BYTES / 8,
@@ -102,7 +108,9 @@ static void record_reset(struct hm_thread *t)
         t->sampled_at[c] = 0;
     }
     t->slots_used = (uint32_t)((sizeof(struct hm_thread) + 7) / 8);
-    t->meets = t->slow_count = 0;
+    t->meets = t->miss_count = 0;
+    t->capacity_bytes = 0;
+    memset(t->misses, 0, sizeof(t->misses));
     memset(t->flushed, 0, sizeof(t->flushed));
     t->hand = 0;
 }
@@ -295,6 +303,27 @@ static uint32_t bin_limit(uint32_t class_index)
     return (uint32_t)(n < CACHE_LEAST ? CACHE_LEAST : n > CACHE_MOST ? CACHE_MOST : n);
 }
 
+static uint32_t bin_first(uint64_t bytes)
+{
+    uint64_t n = CACHE_FREELY / bytes;
+    return n < 1 ? 1 : n > CACHE_FIRST ? CACHE_FIRST : (uint32_t)n;
+}
+
+/* A bin was empty or full. Is it worth its memory to have more slots? Up to FREELY always, as long
+ * as the thread's bins are few; else where an eighth of what the thread misses is in this bin. */
+static bool bin_wants_more(struct hm_thread *t, uint32_t class_index, uint64_t bytes, uint64_t more)
+{
+    uint8_t *misses = t->misses;
+    if (++t->miss_count > MISS_WINDOW) {
+        t->miss_count = 1;
+        memset(misses, 0, sizeof(t->misses));
+    }
+    misses[class_index]++;
+    uint64_t all = CACHE_ALL + (span_used_units() << UNIT_SHIFT) / 16;
+    return bytes + more <= CACHE_FREELY || t->capacity_bytes + more <= all ||
+           (misses[class_index] >= MISSES_LEAST && misses[class_index] * 8 >= t->miss_count);
+}
+
 /* Twice as many slots, at a new place, with the same blocks. */
 static void bin_grow(struct hm_thread *t, struct hm_bin *bin, uint32_t class_index)
 {
@@ -303,10 +332,14 @@ static void bin_grow(struct hm_thread *t, struct hm_bin *bin, uint32_t class_ind
         return;
     if (capacity == 0)
         sampler_arm(t, class_index);
-    uint32_t grown = capacity ? capacity * 2 : CACHE_FIRST;
+    uint64_t bytes = size_class_bytes(class_index);
+    uint32_t grown = capacity ? capacity * 2 : bin_first(bytes);
     grown = grown > limit ? limit : grown;
-    if (t->slots_used + grown > SLOTS_CAPACITY)
+    uint64_t more = (grown - capacity) * bytes;
+    if (t->slots_used + grown > SLOTS_CAPACITY ||
+        !bin_wants_more(t, class_index, capacity * bytes, more))
         return;
+    t->capacity_bytes += more;
     uint64_t *slots = thread_slots(t);
     uint32_t start = t->slots_used, end = start + grown;
     uint32_t held = bin->window.empty - bin->window.head;
