@@ -112,6 +112,12 @@ static enum hi_code empty_output(const struct run *run, struct hi_err *err)
 
 /* -- reading the target ----------------------------------------------------------------------- */
 
+/* Only verdicts on a live process are made while it runs on. */
+static bool is_deferred(const struct run *run)
+{
+    return run->options.pid && run->needs.graph && run->needs.marks && !run->needs.places;
+}
+
 static enum hi_code open_target(struct run *run, struct hi_err *err)
 {
     const struct options *o = &run->options;
@@ -120,6 +126,8 @@ static enum hi_code open_target(struct run *run, struct hi_err *err)
                                                   .debug_directory = o->debug_directory,
                                                   .progress = &run->progress,
                                                   .fork_copy = o->fork_copy};
+    if (is_deferred(run) && !o->unaligned)
+        run->harvest = harvest_new(target_process_size(o->pid), o->jobs, o->tag_mask);
     if (o->pid)
         return target_open_process(&run->in.target, o->pid, &run->target_options, err);
     return target_open_core(&run->in.target, o->core, &run->target_options, err);
@@ -167,22 +175,14 @@ static enum hi_code add_registers(struct run *run, struct hi_err *err)
     return code;
 }
 
-/* Only verdicts on a live process are made while it runs on. */
-static bool is_deferred(const struct run *run)
-{
-    return run->needs.graph && run->needs.marks && !run->needs.places &&
-           target_kind(run->in.target) == TARGET_PROCESS;
-}
-
 static enum hi_code find_heaps(struct run *run, struct hi_err *err)
 {
-    if (is_deferred(run) && !run->options.unaligned)
-        run->harvest = harvest_new(run->in.target, run->options.tag_mask);
+    bool keeps = run->harvest && harvest_open(run->harvest, run->in.target);
     const struct heap_context context = {.target = run->in.target,
                                          .symbols = run->in.symbols,
                                          .progress = &run->progress,
                                          .jobs = run->options.jobs,
-                                         .guest = run->harvest ? &run->harvest->guest : NULL};
+                                         .guest = keeps ? &run->harvest->guest : NULL};
     const struct heaps_options options = {.only = run->options.allocator,
                                           .nodes = run->in.roots.nodes.items,
                                           .node_count = run->in.roots.nodes.count};

@@ -211,26 +211,36 @@ static uint64_t edges_most(const struct build *build)
     return build->options->unaligned ? bytes : bytes / 8;
 }
 
+/* Edges in the memory that was made for them beforehand; behind `used` that are there already. */
+static enum hi_code edges_in_harvest(struct build *build, uint64_t used, struct hi_err *err)
+{
+    struct graph *graph = build->graph;
+    struct harvest *harvest = build->harvest;
+    uint32_t *memory = harvest->words;
+    harvest->words = NULL;
+    build->words_touched = harvest->words_touched;
+    return edges_new_in(&graph->edges, blocks_count(graph->blocks), memory, harvest->words_reserved,
+                        used, err);
+}
+
 /* Edges and codes, with what was kept of a walk or empty. */
 static enum hi_code tables_new(struct build *build, struct hi_err *err)
 {
     struct graph *graph = build->graph;
     struct harvest *harvest = build->harvest;
-    uint32_t count = blocks_count(graph->blocks);
     uint64_t most = edges_most(build);
-    if (harvest && !harvest_seal(harvest, graph->blocks, most + EDGES_AHEAD)) {
-        harvest_free(harvest);
-        harvest = build->harvest = NULL;
-    }
-    if (harvest) {
+    enum hi_code code;
+    if (harvest && harvest_seal(harvest, graph->blocks, most + EDGES_AHEAD)) {
         graph->codes = harvest->codes;
         harvest->codes = (struct codes){0};
-        uint32_t *memory = harvest->words;
-        harvest->words = NULL;
-        return edges_new_in(&graph->edges, count, memory, harvest->words_reserved,
-                            harvest->words_used, err);
+        return edges_in_harvest(build, harvest->words_used, err);
     }
-    enum hi_code code = edges_new(&graph->edges, count, most, err);
+    if (harvest && harvest->words_reserved >= most + EDGES_AHEAD)
+        code = edges_in_harvest(build, 0, err);
+    else
+        code = edges_new(&graph->edges, blocks_count(graph->blocks), most, err);
+    harvest_free(harvest);
+    build->harvest = NULL;
     if (code == HI_OK && build->deferred && !codes_new_of(&graph->codes, graph->blocks, most))
         code = hi_no_memory(err);
     return code;
@@ -251,6 +261,7 @@ static enum hi_code build_run(struct build *build, struct hi_err *err)
     read_all(build);
     if (build->no_memory || !collect(build))
         return hi_no_memory(err);
+    harvest_trim(graph->edges.words, graph->edges.used, build->words_touched);
     return HI_OK;
 }
 

@@ -63,6 +63,7 @@ struct build {
     struct target *target;
     const struct graph_options *options;
     struct harvest *harvest; /* or NULL */
+    uint64_t words_touched;  /* of the first edges, beforehand */
     bool has_popcount;       /* the processor's */
     struct resolve resolve;
     struct filter_rule rule;

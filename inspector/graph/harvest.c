@@ -103,25 +103,76 @@ static void see(void *context, int number, hi_addr start, const unsigned char *m
     words_keep(harvest, worker, count, harvest->words + to, harvest->bits + bits);
 }
 
-struct harvest *harvest_new(const struct target *target, uint64_t tag_mask)
+/* -- making ------------------------------------------------------------------------------------ */
+
+enum {
+    TOUCH_STEP_BYTES = 8 << 20,
+    WORTH_TOUCHING = 64 << 20, /* bytes of the target's */
+};
+
+struct touching {
+    unsigned char *memory;
+    uint64_t bytes, next; /* next is shared */
+};
+
+static void touch_work(void *context, int worker)
 {
-    struct hi_range span;
-    uint64_t bytes = span_find(target, &span);
+    struct touching *touching = context;
+    uint64_t at;
+    (void)worker;
+#ifdef MADV_POPULATE_WRITE
+    while ((at = __atomic_fetch_add(&touching->next, TOUCH_STEP_BYTES, __ATOMIC_RELAXED)) <
+           touching->bytes)
+        if (madvise(touching->memory + at, TOUCH_STEP_BYTES, MADV_POPULATE_WRITE) != 0)
+            return;
+#else
+    (void)at;
+#endif
+}
+
+static void words_touch(struct harvest *harvest, uint64_t own_bytes, int jobs)
+{
+    uint64_t bytes = own_bytes / 16 & ~(uint64_t)(TOUCH_STEP_BYTES - 1); /* 4 bytes in 64 */
+    struct touching touching = {.memory = (unsigned char *)harvest->words, .bytes = bytes};
+    if (own_bytes < WORTH_TOUCHING || bytes > harvest->words_reserved * sizeof *harvest->words)
+        return;
+    parallel_run(jobs > 0 ? jobs : parallel_default_jobs(), touch_work, &touching);
+    harvest->words_touched = bytes / sizeof *harvest->words;
+}
+
+struct harvest *harvest_new(struct process_size size, int jobs, uint64_t tag_mask)
+{
     struct harvest *harvest = calloc(1, sizeof *harvest);
     if (!harvest)
         return NULL;
     harvest->guest = (struct relay_guest){see, harvest};
-    harvest->rule = (struct filter_rule){~tag_mask, span.start, span.end};
+    harvest->rule.keep = ~tag_mask;
     harvest->filter = filter_best();
-    /* as many words as there are, and as many again that the graph may add */
-    harvest->words_reserved = bytes / 8 * 2;
-    harvest->bits_reserved = bytes / (8 * 64) * 2;
-    harvest->words = reserve(harvest->words_reserved, sizeof *harvest->words);
-    harvest->bits = reserve(harvest->bits_reserved, sizeof *harvest->bits);
-    if (harvest->words && harvest->bits && codes_make(harvest, target, span))
+    /* as many words as there are, and as many again that the graph may add; where address space is
+     * rationed a smaller share may do */
+    harvest->words_reserved = size.mapped_bytes / 8 * 2;
+    while (harvest->words_reserved && !harvest->words) {
+        harvest->words = reserve(harvest->words_reserved, sizeof *harvest->words);
+        if (!harvest->words)
+            harvest->words_reserved /= 2;
+    }
+    if (harvest->words) {
+        words_touch(harvest, size.own_bytes, jobs);
         return harvest;
+    }
     harvest_free(harvest);
     return NULL;
+}
+
+bool harvest_open(struct harvest *harvest, const struct target *target)
+{
+    struct hi_range span;
+    uint64_t bytes = span_find(target, &span);
+    harvest->rule.low = span.start;
+    harvest->rule.high = span.end;
+    harvest->bits_reserved = bytes / (8 * 64) * 2;
+    harvest->bits = reserve(harvest->bits_reserved, sizeof *harvest->bits);
+    return harvest->bits && codes_make(harvest, target, span);
 }
 
 void harvest_free(struct harvest *harvest)
@@ -141,8 +192,6 @@ void harvest_free(struct harvest *harvest)
     VECTOR_FREE(&harvest->pieces);
     free(harvest);
 }
-
-/* -- afterwards -------------------------------------------------------------------------------- */
 
 static int piece_order(const void *a, const void *b)
 {
@@ -170,11 +219,21 @@ static bool pieces_join(struct harvest *harvest)
     return all->count > 0;
 }
 
+/* -- afterwards -------------------------------------------------------------------------------- */
+
+void harvest_trim(uint32_t *words, uint64_t used, uint64_t touched)
+{
+    uint64_t from = (used * sizeof *words + TOUCH_STEP_BYTES) & ~(uint64_t)(TOUCH_STEP_BYTES - 1);
+    if (from < touched * sizeof *words)
+        madvise((unsigned char *)words + from, touched * sizeof *words - from, MADV_DONTNEED);
+}
+
 bool harvest_seal(struct harvest *harvest, const struct blocks *blocks, uint64_t more)
 {
     struct hi_range span = blocks_span(blocks);
-    if (harvest->failed || !pieces_join(harvest) || span.start < harvest->rule.low ||
-        span.end > harvest->rule.high || more > harvest->words_reserved - harvest->words_used)
+    if (!harvest->bits || harvest->failed || !pieces_join(harvest) ||
+        span.start < harvest->rule.low || span.end > harvest->rule.high ||
+        more > harvest->words_reserved - harvest->words_used)
         return false;
     for (size_t i = 0; i < blocks_region_count(blocks); i++) {
         const struct region *region = blocks_region(blocks, i);

@@ -249,6 +249,19 @@ static const struct target_backend process_backend = {
 
 /* ---- opening ---- */
 
+struct process_size target_process_size(pid_t pid)
+{
+    struct process_size size = {0};
+    char *text = proc_read_file(pid, "statm", NULL), *at = text;
+    uint64_t pages[3] = {0}, page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+    for (int i = 0; at && i < 3; i++) /* size, resident, shared */
+        pages[i] = strtoull(at, &at, 10);
+    free(text);
+    size.mapped_bytes = pages[0] * page_bytes;
+    size.own_bytes = pages[1] > pages[2] ? (pages[1] - pages[2]) * page_bytes : 0;
+    return size;
+}
+
 static enum hi_code check_machine(pid_t pid, struct hi_err *err)
 {
     char path[64];

@@ -86,6 +86,12 @@ struct target_file_source {
 HI_MUST_USE enum hi_code target_open_process(struct target **target, pid_t pid,
                                              const struct target_options *options,
                                              struct hi_err *err);
+/* How large a process is that will be opened: all its mappings, and what it has to itself in
+ * memory. For guesses. */
+struct process_size {
+    uint64_t mapped_bytes, own_bytes;
+};
+struct process_size target_process_size(pid_t pid);
 /* path: a core, plain or compressed (zst, lz4, xz, gz), or a snapshot. */
 HI_MUST_USE enum hi_code target_open_core(struct target **target, const char *path,
                                           const struct target_options *options, struct hi_err *err);

@@ -148,7 +148,9 @@ static void compare(struct target *target, struct symbols *symbols, uint64_t see
     unsigned fat = 0;
     ok(graph && count > 100, "seed %d: %u blocks", (int)seed, count);
     for (int jobs = 1; graph && jobs <= 5; jobs += 2) {
-        struct harvest *harvest = harvest_new(target, 0);
+        struct harvest *harvest = harvest_new(target_process_size(target_pid(target)), jobs, 0);
+        if (!harvest || !harvest_open(harvest, target))
+            exit(99);
         struct heaps *heaps = walk(target, symbols, jobs, &harvest->guest);
         uint64_t kept = harvest->words_used;
         struct graph *kin = graph_of(target, heaps, jobs, harvest, &roots);
