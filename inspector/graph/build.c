@@ -258,11 +258,25 @@ static enum hi_code build_run(struct build *build, struct hi_err *err)
     if (!build_roots_prepare(build))
         return hi_no_memory(err);
     graph->is_deferred = build->deferred;
+    if (build->harvest)
+        build->waiting = calloc(blocks_count(graph->blocks) / BUILD_GROUP + 1, 1);
     read_all(build);
-    if (build->no_memory || !collect(build))
-        return hi_no_memory(err);
+    graph->stats.complete = !build->stopped;
+    return build->no_memory ? hi_no_memory(err) : HI_OK;
+}
+
+enum hi_code build_finish(struct build *build, struct hi_err *err)
+{
+    struct graph *graph = build->graph;
+    build->next = 0;
+    build->target_is_gone = true;
+    build->deferred = graph->is_deferred;
+    if (build->waiting)
+        parallel_run(graph->jobs, build_waiting_groups, build);
+    bool fine = !build->no_memory && collect(build);
     harvest_trim(graph->edges.words, graph->edges.used, build->words_touched);
-    return HI_OK;
+    build_free(build);
+    return fine ? HI_OK : hi_no_memory(err);
 }
 
 static struct build *build_new(struct graph *graph, struct target *target,
@@ -297,8 +311,11 @@ static struct build *build_new(struct graph *graph, struct target *target,
     return build;
 }
 
-static void build_free(struct build *build)
+void build_free(struct build *build)
 {
+    if (!build)
+        return;
+    free(build->waiting);
     for (int i = 0; i < PARALLEL_MAX_JOBS; i++)
         worker_free(&build->workers[i]);
     harvest_free(build->harvest);
@@ -330,7 +347,11 @@ enum hi_code graph_build(struct graph **graph_out, struct target *target, const 
         graph->jobs = PARALLEL_MAX_JOBS;
     struct build *build = build_new(graph, target, options);
     enum hi_code code = build ? build_run(build, err) : hi_no_memory(err);
-    if (build)
+    if (code == HI_OK && build->waiting)
+        graph->build = build;
+    else if (code == HI_OK)
+        code = build_finish(build, err);
+    else
         build_free(build);
     if (code != HI_OK) {
         graph_free(graph);

@@ -64,7 +64,9 @@ struct build {
     const struct graph_options *options;
     struct harvest *harvest; /* or NULL */
     uint64_t words_touched;  /* of the first edges, beforehand */
-    bool has_popcount;       /* the processor's */
+    uint8_t *waiting;        /* groups for when the target runs again; NULL: none can wait */
+    bool target_is_gone;
+    bool has_popcount; /* the processor's */
     struct resolve resolve;
     struct filter_rule rule;
     hole_list holes;
@@ -78,6 +80,7 @@ struct build {
 
 /* Work of one worker: pass to parallel_run with struct build. */
 void build_groups(void *build, int worker);
+void build_waiting_groups(void *build, int worker);
 void build_large(void *build, int worker);
 void build_roots(void *build, int worker);
 
@@ -93,6 +96,11 @@ void build_slab(struct build *build, struct build_worker *w, const struct region
  * true: done, the cursor is behind it, or *fine is false: out of memory. */
 bool build_harvested(struct build *build, struct build_worker *w, struct block_cursor *cursor,
                      bool *fine);
+/* Need the edges of a whole group nothing of the target but what was kept? */
+bool build_may_wait(const struct build *build, hi_block first, hi_block end);
+/* What waited, and the sums: all that is left of building. The target may run. Frees build. */
+HI_MUST_USE enum hi_code build_finish(struct build *build, struct hi_err *err);
+void build_free(struct build *build);
 /* true: give up (memory out, interrupt); shared by all workers. */
 bool build_ended(struct build *build, const char *phase, uint64_t done, uint64_t total);
 /* Number the parts of extents; returns how many. */

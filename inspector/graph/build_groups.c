@@ -248,6 +248,15 @@ static bool group_store(struct build *build, struct build_worker *w, hi_block bl
     return true;
 }
 
+static void group_do(struct build *build, struct build_worker *w, hi_block first, hi_block end)
+{
+    w->group_count = w->list_count = 0;
+    w->harvested = 0;
+    w->group_end = blocks_address(build->graph->blocks, end - 1);
+    if (!regions_take(build, w, first, end) || !group_store(build, w, first, end))
+        __atomic_store_n(&build->no_memory, true, __ATOMIC_RELAXED);
+}
+
 void build_groups(void *context, int number)
 {
     struct build *build = context;
@@ -259,10 +268,25 @@ void build_groups(void *context, int number)
             return;
         hi_block first = (hi_block)(group * BUILD_GROUP);
         hi_block end = count - first < BUILD_GROUP ? count : first + BUILD_GROUP;
-        w->group_count = w->list_count = 0;
-        w->harvested = 0;
-        w->group_end = blocks_address(build->graph->blocks, end - 1);
-        if (!regions_take(build, w, first, end) || !group_store(build, w, first, end))
-            __atomic_store_n(&build->no_memory, true, __ATOMIC_RELAXED);
+        bool waits = build_may_wait(build, first, end);
+        if (build->waiting)
+            build->waiting[group] = waits;
+        if (!waits)
+            group_do(build, w, first, end);
+    }
+}
+
+void build_waiting_groups(void *context, int number)
+{
+    struct build *build = context;
+    struct build_worker *w = &build->workers[number];
+    uint64_t groups = blocks_count(build->graph->blocks) / BUILD_GROUP + 1, group;
+    w->counter.piece = NULL; /* it may stand further up by now */
+    while ((group = __atomic_fetch_add(&build->next, 1, __ATOMIC_RELAXED)) < groups) {
+        if (build_ended(build, "reading", group, groups))
+            return;
+        hi_block first = (hi_block)(group * BUILD_GROUP);
+        if (build->waiting[group])
+            group_do(build, w, first, first + BUILD_GROUP);
     }
 }

@@ -14,7 +14,7 @@
  */
 #include "graph/build.h"
 
-enum { SPANS_MOST = EDGES_CLUSTER + 64 };
+enum { GROUP_PIECES = 64, SPANS_MOST = EDGES_CLUSTER + GROUP_PIECES };
 
 /* Codes of a block, or of a part of it that lies in one piece. */
 struct span {
@@ -85,7 +85,7 @@ static inline __attribute__((always_inline)) bool cluster_spans(struct build *bu
     for (unsigned i = 0; i < EDGES_CLUSTER; i++, blocks_next(build->graph->blocks, cursor)) {
         if (!(live >> i & 1) || cursor->usable < 8)
             continue;
-        if (cursor->usable > BUILD_LARGE_BYTES)
+        if (cursor->usable > BUILD_LARGE_BYTES && !build->target_is_gone)
             return false;
         hi_addr start = (cursor->address + 7) & ~(hi_addr)7;
         hi_addr end = (cursor->address + cursor->usable) & ~(hi_addr)7;
@@ -208,4 +208,35 @@ bool build_harvested(struct build *build, struct build_worker *w, struct block_c
     *fine = cluster_store(build, w, &cluster, cursor->block);
     *cursor = ahead;
     return true;
+}
+
+/* -- later ------------------------------------------------------------------------------------- */
+
+/* All of [start, end) in pieces that follow each other? */
+static bool is_covered(const struct harvest *harvest, hi_addr start, hi_addr end)
+{
+    size_t first = harvest_piece_after(harvest, start), stop = harvest->pieces.count;
+    const struct harvest_piece *pieces = harvest->pieces.items;
+    if (first == stop || pieces[first].start > start)
+        return false;
+    for (size_t i = first; i < stop && i - first < GROUP_PIECES; i++) {
+        if (pieces[i].end >= end)
+            return true;
+        if (i + 1 == stop || pieces[i + 1].start != pieces[i].end)
+            return false;
+    }
+    return false;
+}
+
+bool build_may_wait(const struct build *build, hi_block first, hi_block end)
+{
+    struct block_cursor low, high;
+    const struct blocks *blocks = build->graph->blocks;
+    if (!build->waiting || end - first != BUILD_GROUP || !blocks_cursor_at(blocks, first, &low) ||
+        !blocks_cursor_at(blocks, end - 1, &high) || low.region != high.region ||
+        low.region->shape != REGION_CHUNKS)
+        return false;
+    hi_addr stop = high.address + high.usable;
+    return is_covered(build->harvest, low.address, stop) &&
+           !window_has_hole(&build->workers[0].window, low.address, stop);
 }

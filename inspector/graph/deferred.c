@@ -6,8 +6,7 @@
  * the others move together, degrees shrink, and what is left over at the end of a cluster is never
  * asked for. Clusters and parts share nothing, so workers take them in groups from a counter.
  */
-#include "base/parallel.h"
-#include "graph/graph_table.h"
+#include "graph/build.h"
 
 enum { DEFERRED_CLUSTERS = 64 }; /* that a worker takes at a time */
 
@@ -84,6 +83,11 @@ enum hi_code graph_resolve(struct graph *graph, struct hi_err *err)
     struct deferred d = {.graph = graph};
     if (!graph->is_deferred)
         return HI_OK;
+    struct build *build = graph->build;
+    graph->build = NULL;
+    enum hi_code code = build ? build_finish(build, err) : HI_OK;
+    if (code != HI_OK)
+        return code;
     if (!codes_ready(&graph->codes, graph->blocks))
         return hi_no_memory(err);
     parallel_run(graph->jobs, deferred_work, &d);

@@ -1,10 +1,11 @@
 /* What can be asked of a graph; see graph.h. */
-#include "graph/graph_table.h"
+#include "graph/build.h"
 
 void graph_free(struct graph *graph)
 {
     if (!graph)
         return;
+    build_free(graph->build);
     edges_free(&graph->edges);
     codes_free(&graph->codes);
     VECTOR_FREE(&graph->root_holds);

@@ -29,6 +29,7 @@ struct graph {
     struct resolve resolve;
     struct codes codes; /* while is_deferred: codes stand in edges, and must be resolved */
     bool is_deferred;
+    struct build *build;   /* while groups wait for the target to be let go */
     root_holds root_holds; /* by source, then place */
     /* after graph_mark */
     uint64_t *reachable, *possible;
