@@ -185,7 +185,8 @@ static enum hi_code find_heaps(struct run *run, struct hi_err *err)
                                          .guest = keeps ? &run->harvest->guest : NULL};
     const struct heaps_options options = {.only = run->options.allocator,
                                           .nodes = run->in.roots.nodes.items,
-                                          .node_count = run->in.roots.nodes.count};
+                                          .node_count = run->in.roots.nodes.count,
+                                          .totals_later = true};
     return heaps_open(&run->in.heaps, &context, &options, err);
 }
 
@@ -232,6 +233,16 @@ static enum hi_code read_target(struct run *run, struct hi_err *err)
     if (code == HI_OK)
         code = name_places(run, err);
     return code;
+}
+
+/* Totals of the heaps that there are, also after an interrupt. */
+static enum hi_code count(struct run *run, enum hi_code code, struct hi_err *err)
+{
+    struct hi_err later = {0};
+    if (!run->in.heaps || heaps_count(run->in.heaps, run->options.jobs, &later) == HI_OK)
+        return code;
+    *err = later;
+    return later.code;
 }
 
 static enum hi_code mark(struct run *run, struct hi_err *err)
@@ -414,6 +425,8 @@ static enum status inspect(struct run *run)
     if (code == HI_OK)
         code = read_target(run, &err);
     target_release(run->in.target);
+    if (code == HI_OK || code == HI_STOPPED)
+        code = count(run, code, &err);
     if (code == HI_OK)
         code = mark(run, &err);
     progress_line_end(&run->line);

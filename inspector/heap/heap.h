@@ -230,7 +230,7 @@ bool sink_kept(struct heap_sink *sink, hi_addr address, const char *name);
 bool sink_held(struct heap_sink *sink, hi_addr start, hi_addr end, const char *name);
 void sink_check(struct heap_sink *sink, const char *name, uint64_t reported, uint64_t walked,
                 bool agree);
-/* Totals of what was walked, after overlay: for account(). arena: index in heaps->arenas. */
+/* Totals of what was walked. arena: index in heaps->arenas. */
 struct heap_totals {
     struct blocks_total live, free, cached; /* in flight is live, suspect is nothing */
 };
@@ -245,9 +245,12 @@ struct heaps_options {
     const char *only;
     const struct hi_range *nodes;
     size_t node_count;
+    bool totals_later; /* heaps_count() follows: a stopped target need not wait for that */
 };
 HI_MUST_USE enum hi_code heaps_open(struct heaps **heaps, const struct heap_context *context,
                                     const struct heaps_options *options, struct hi_err *err);
+/* The totals; nothing is read for them. */
+HI_MUST_USE enum hi_code heaps_count(struct heaps *heaps, int jobs, struct hi_err *err);
 void heaps_close(struct heaps *heaps);
 HI_MUST_USE enum hi_code heaps_detail(struct heaps *heaps, const struct heap_context *context,
                                       hi_block block, struct heap_detail *detail,

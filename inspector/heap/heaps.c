@@ -199,13 +199,13 @@ static enum hi_code heaps_suspects_collect(struct heaps *heaps, struct hi_err *e
 
 /* After the walk: overlays, totals, accounts. Totals also when the user wants out. */
 static enum hi_code heaps_settle(struct heap_sink *sink, const struct heap_context *context,
-                                 enum hi_code walked, struct hi_err *err)
+                                 bool totals_later, enum hi_code walked, struct hi_err *err)
 {
     enum hi_code code = walked == HI_OK ? heaps_overlay(sink, context, err) : walked;
     struct hi_err later = {0};
     enum hi_code counted = heaps_suspects_collect(sink->heaps, &later);
-    if (counted == HI_OK)
-        counted = heaps_totals_count(sink->heaps, context->jobs, &later);
+    if (counted == HI_OK && !totals_later)
+        counted = heaps_count(sink->heaps, context->jobs, &later);
     if (counted != HI_OK && err)
         *err = later;
     if (counted != HI_OK)
@@ -225,7 +225,7 @@ static enum hi_code heaps_read(struct heaps *heaps, const struct heap_context *c
     code = heaps_number(&sink, options, heaps_walk(&sink, context, err), err);
     VECTOR_FREE(&sink.claims);
     if (code == HI_OK || code == HI_STOPPED)
-        code = heaps_settle(&sink, context, code, err);
+        code = heaps_settle(&sink, context, options->totals_later, code, err);
     return code;
 }
 

@@ -22,7 +22,5 @@ void heaps_metadata_merge(struct heaps *heaps);
 /* Push the parts of nodes that neither regions nor metadata claim. */
 HI_MUST_USE enum hi_code heaps_nodes_add(struct heap_sink *sink, const struct hi_range *nodes,
                                          size_t count, struct hi_err *err);
-/* Count all blocks once, per arena: what heap_totals and arena_totals answer from. */
-HI_MUST_USE enum hi_code heaps_totals_count(struct heaps *heaps, int jobs, struct hi_err *err);
 
 #endif

@@ -149,7 +149,7 @@ static void counts_sum(struct counting *counting, int jobs)
     }
 }
 
-enum hi_code heaps_totals_count(struct heaps *heaps, int jobs, struct hi_err *err)
+enum hi_code heaps_count(struct heaps *heaps, int jobs, struct hi_err *err)
 {
     struct counting counting = {.heaps = heaps};
     size_t arenas = heaps->arenas.count;
