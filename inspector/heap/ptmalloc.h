@@ -82,6 +82,7 @@ struct ptmalloc {
     uint32_t mapped_arena;                /* in the sink: where mapped chunks go */
     hi_addr unread; /* a place of the allocator's own that could not be read; 0: none */
     uint64_t mapped_walked, mapped_bytes_walked;
+    bool pieces_closed;    /* no piece counts that is left open (ptmalloc_chain.c) */
     unsigned moved_budget; /* pages tried as places of aligned chunks that have moved */
     /* thread caches */
     uint64_t tls_offset;             /* of the slot below fs; 0: not known */

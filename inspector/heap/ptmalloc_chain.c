@@ -45,7 +45,7 @@ bool ptmalloc_left_open(struct ptmalloc *p, const struct ptmalloc_arena *arena, 
 {
     enum { NONCONTIGUOUS = 2 };
     uint64_t word, rest = -at % p->page_bytes;
-    if (!ptmalloc_in_flux(p, arena) || !arena->is_main || at == arena->top ||
+    if (!ptmalloc_in_flux(p, arena) || !arena->is_main || p->pieces_closed || at == arena->top ||
         (arena->flags & NONCONTIGUOUS && arena->top % p->page_bytes))
         return false;
     if (rest == 2 * PTMALLOC_HEADER_BYTES || rest == 3 * PTMALLOC_HEADER_BYTES)
@@ -59,7 +59,7 @@ bool ptmalloc_over_top(const struct ptmalloc *p, const struct ptmalloc_arena *ar
                        uint64_t word)
 {
     hi_addr end = at + chunk_bytes(word);
-    return arena->top > at && arena->top < end && end % p->page_bytes == 0 &&
+    return arena->top > at && arena->top < end && end % p->page_bytes == 0 && !p->pieces_closed &&
            ptmalloc_in_flux(p, arena);
 }
 

@@ -357,8 +357,11 @@ static void hidden_find(struct scan *scan)
         moved_find(scan, &scan->found.items[i]);
     if (pieces_fit && count >= p->n_mmaps)
         return;
+    /* in a block lies what its owner likes, copies of old headers too: no weak ends there */
+    p->pieces_closed = true;
     for (size_t i = 0; i < count && !scan->failed; i++)
         hidden_in(scan, i, &budget);
+    p->pieces_closed = false;
     if (scan->found.count > count)
         qsort(scan->found.items, scan->found.count, sizeof *scan->found.items, mapped_order);
 }

@@ -183,6 +183,25 @@ static void piece_behind_stale_size(struct image *image)
     judge(image, "a piece behind a size that is not yet written");
 }
 
+/* A block copied from the arena into a mapped chunk, with headers of before in it: one of them at a
+ * page, with a chain that ends like an old top; while the new top is not written. */
+static void old_headers_in_block(struct image *image)
+{
+    hi_addr at = pieces_build(image, false), top = at + 12 * PAGE;
+    const struct ptmalloc_par_layout *par = &ptmalloc_par_layouts[release->par];
+    put64(image, at + 8, (4 * PAGE) | 2);
+    put64(image, at + PAGE + 8, 0x1231);
+    put64(image, at + PAGE + 0x1230 + 8, 0xdd1);
+    image->mapped_user[0] = at + 16;
+    image->mapped_usable[0] = 4 * PAGE - 16;
+    put32(image, IMAGE_PAR + par->n_mmaps, 4);
+    put64(image, IMAGE_PAR + par->mmapped_mem, 10 * PAGE);
+    put64(image, top_slot(), top);
+    put64(image, IMAGE_MAIN + ptmalloc_state_layouts[release->state].system_mem,
+          IMAGE_BREAK_BYTES + 4 * PAGE);
+    judge(image, "old headers in a block, while the top is not written");
+}
+
 int main(void)
 {
     static const unsigned tops[] = {0x20, 0x30, 0x40, 0xd20};
@@ -201,6 +220,7 @@ int main(void)
     for (unsigned pages = 4; pages < 40; pages += 3)
         stale_behind_move(image, pages);
     piece_behind_stale_size(image);
+    old_headers_in_block(image);
     free(image);
     return done();
 }
