@@ -190,12 +190,50 @@ static void test_join(const struct hm_thread *t)
                    (char *)p[2] == (char *)p[1] + EACH * unit_bytes;
         for (unsigned i = 0; i < 3; i++)
             free(p[orders[o][i]]);
-        void *whole = t->pocket_held == 3 * EACH ? units_malloc(3 * EACH) : NULL;
-        bool one = orders[o][0] == 1 || orders[o][2] != 1; /* the middle one not last */
-        ok(cut && whole && (!one || whole == p[0]), "blocks freed in order %u %u %u are one run",
-           orders[o][0], orders[o][1], orders[o][2]);
+        bool one = t->pocket_count == 1 && t->pocket_held == 3 * EACH;
+        void *whole = units_malloc(3 * EACH);
+        ok(cut && one && whole == p[0], "blocks freed in order %u %u %u are one run", orders[o][0],
+           orders[o][1], orders[o][2]);
         free(whole);
     }
+}
+
+/* Of two runs that are long enough the shorter one is taken. */
+static void test_shortest(const struct hm_thread *t)
+{
+    pocket_clear();
+    void *longer = units_malloc(8), *between = units_malloc(1), *shorter = units_malloc(6);
+    void *behind = units_malloc(1);
+    free(longer);
+    free(shorter);
+    void *p = units_malloc(5);
+    ok(p == shorter && t->pocket_held == 9, "the shortest run that is long enough is taken");
+    free(p);
+    free(between);
+    free(behind);
+}
+
+/* Somebody else is at it: seen by the words that say so, set here by hand. */
+static void test_words(struct hm_thread *t)
+{
+    pocket_clear();
+    free(units_malloc(3));
+    t->pocket_claim = 1;
+    void *p = units_malloc(3);
+    uint32_t after_malloc = t->pocket_held;
+    t->pocket_claim = 0;
+    pocket_clear();
+    t->pocket_claim = 1;
+    free(p);
+    ok(after_malloc == 3 && t->pocket_held == 0, "a pocket that the helper claims is left alone");
+    t->pocket_claim = 0;
+    free(units_malloc(3));
+    t->pocket_open = 1; /* as a signal handler finds it */
+    p = units_malloc(3);
+    free(p);
+    is_u64(t->pocket_held, 3, "and one that is open");
+    t->pocket_open = 0;
+    is_u64(units_without_head(), units_in_pockets(), "no unit is lost");
 }
 
 static void test_limits(const struct hm_thread *t)
@@ -374,23 +412,32 @@ static void test_claim(struct worker *workers)
     struct hm_thread *t = own_record();
     void *p[20];
     bool taken = false;
+    unsigned kept = 0;
     pocket_clear();
     for (unsigned i = 0; i < 20; i++)
         memset(p[i] = units_malloc(8), 1, 8 * unit_bytes - 100);
     for (unsigned i = 0; i < 20; i++)
         free(p[i]);
+    t->pocket_open = 1; /* a thread that stands still in the middle of it */
     uint32_t had = t->pocket_held;
     workers_start(workers, true);
+    usleep(2500000);
+    uint32_t left = t->pocket_held;
+    t->pocket_open = 0;
     for (unsigned i = 0; i < 60 && !taken; i++) {
         usleep(100000);
         taken = __atomic_load_n(&t->pocket_held, __ATOMIC_ACQUIRE) == 0;
     }
-    usleep(1500000);
-    ok(had > 0 && taken && t->pocket_count == 0 && !t->pocket_claim,
-       "the helper takes %u units that nobody used", had);
+    ok(had > 0 && left == had, "the helper takes nothing from a pocket that is open");
+    ok(taken && t->pocket_count == 0 && !t->pocket_claim,
+       "and %u units that nobody used from one that is not", had);
+    for (unsigned i = 0; i < 150; i++) {
+        free(units_malloc(3));
+        usleep(15000);
+        kept += t->pocket_held >= 3;
+    }
+    ok(kept >= 149, "nothing from one that is used (%u of 150 times)", kept); /* 1: a long wait */
     workers_end(workers, "threads with pauses, beside the helper");
-    free(units_malloc(3));
-    ok(t->pocket_held >= 3, "a pocket that was taken from is used again");
 }
 
 /* ---- fork ---- */
@@ -451,10 +498,12 @@ int main(void)
     if (!ok(root_find() && own_record(), "the heap's root is found"))
         return done();
     unit_bytes = (size_t)1 << heap_root->unit_shift;
-    const struct hm_thread *t = own_record();
+    struct hm_thread *t = own_record();
     is_u64(t->index, 0, "this is the first thread");
     test_reuse(t);
     test_join(t);
+    test_shortest(t);
+    test_words(t);
     test_limits(t);
     test_random();
     test_thread_end();
