@@ -56,6 +56,7 @@ enum {
     MISSES_LEAST = 8,
     MEETS_TO_MOVE = 16,
     END_ROUNDS = 3,
+    LINE_BYTES = 64,
     SLOTS_CAPACITY = THREAD_MAPPING_BYTES / 8,
 };
 
@@ -290,11 +291,6 @@ static struct hm_central *thread_central_lock(struct hm_thread *t, uint32_t clas
     return central_lock(arena, class_index, tid);
 }
 
-static uint64_t *stash_of(const struct hm_central *central)
-{
-    return (uint64_t *)(uintptr_t)central->stash;
-}
-
 /* ---- bins ---- */
 
 static uint32_t bin_limit(uint32_t class_index)
@@ -379,26 +375,44 @@ static void note_block(const void *p, uint32_t class_index, const struct block_n
     }
 }
 
+/* How many blocks make up a line of memory. Threads that write to one line wait for each other (two
+ * with blocks of 16 bytes: 1.7 times as long), so small blocks come a line at a time. */
+static uint32_t line_blocks(uint32_t class_index)
+{
+    return (uint32_t)(LINE_BYTES / size_class_bytes(class_index));
+}
+
+/* Below the bin's head, and `pend` says so until the caller has moved the head. */
+static uint32_t fill_below(struct hm_thread *t, uint32_t class_index, struct hm_central *central,
+                           uint32_t arena, uint32_t want)
+{
+    struct hm_bin *bin = &t->bins[class_index];
+    uint64_t *slots = thread_slots(t);
+    uint32_t low = bin->window.head;
+    return central->stash_count > 0
+               ? fill_from_stash(central, slots, low, want, &bin->pend)
+               : slab_fill(arena, class_index, slots, low, want, &bin->pend, hm_tls.tid);
+}
+
 /* The bin is empty: some blocks into it, the first of them for the caller. */
 static void *bin_fill(struct hm_thread *t, uint32_t class_index, const struct block_note *note)
 {
     struct hm_bin *bin = &t->bins[class_index];
-    uint64_t *slots = thread_slots(t);
-    uint32_t arena;
+    uint32_t arena, line = line_blocks(class_index);
     t->flushed[class_index] = 0;
     bin_grow(t, bin, class_index);
     uint32_t low = bin->window.head, want = (low - bin->full + 1) / 2;
     if (want == 0)
         return central_malloc(t->arena, class_index, note);
+    if (want < line && line <= low - bin->full)
+        want = line;
     struct hm_central *central = thread_central_lock(t, class_index, &arena);
     if (!central)
         return NULL;
-    uint32_t n = central->stash_count > 0
-                     ? fill_from_stash(central, slots, low, want, &bin->pend)
-                     : slab_fill(arena, class_index, slots, low, want, &bin->pend, hm_tls.tid);
+    uint32_t n = fill_below(t, class_index, central, arena, want);
     void *p = NULL;
     if (n > 0) {
-        p = (void *)(uintptr_t)slots[low - n];
+        p = (void *)(uintptr_t)thread_slots(t)[low - n];
         note_block(p, class_index, note);
         STORE_ORDER();
         bin_set_head(bin, low - n + 1);
@@ -407,6 +421,28 @@ static void *bin_fill(struct hm_thread *t, uint32_t class_index, const struct bl
     bin->pend = 0;
     lock_release(&central->lock);
     return p;
+}
+
+/* The bin's first block is one that the thread has freed: perhaps another's, in whose line others
+ * still write. A line of its own comes on top. */
+static void bin_top_up(struct hm_thread *t, uint32_t class_index)
+{
+    struct hm_bin *bin = &t->bins[class_index];
+    uint32_t arena, line = line_blocks(class_index);
+    if (line < 2)
+        return;
+    bin_grow(t, bin, class_index);
+    uint32_t low = bin->window.head;
+    if (line > low - bin->full)
+        return;
+    struct hm_central *central = thread_central_lock(t, class_index, &arena);
+    if (!central)
+        return;
+    uint32_t n = fill_below(t, class_index, central, arena, line);
+    bin_set_head(bin, low - n);
+    STORE_ORDER();
+    bin->pend = 0;
+    lock_release(&central->lock);
 }
 
 static void *bin_pop(struct hm_thread *t, uint32_t class_index, const struct block_note *note)
@@ -548,6 +584,7 @@ static void bin_overflow(struct hm_thread *t, uint32_t class_index)
 static void bin_push_slow(struct hm_thread *t, uint32_t class_index, void *p)
 {
     struct hm_bin *bin = &t->bins[class_index];
+    bool first = bin->window.empty == bin->full;
     if (bin->window.head == bin->full)
         bin_grow(t, bin, class_index);
     if (bin->window.head == bin->full)
@@ -559,6 +596,8 @@ static void bin_push_slow(struct hm_thread *t, uint32_t class_index, void *p)
     thread_slots(t)[bin->window.head - 1u] = (uintptr_t)p;
     STORE_ORDER();
     bin_set_head(bin, bin->window.head - 1u);
+    if (first)
+        bin_top_up(t, class_index);
 }
 
 /* With notes every block says whether it is free. */
@@ -676,70 +715,6 @@ void thread_cache_disable(void)
 {
     if (hm_tls.state == THREAD_LIVE)
         thread_cache_flush(true);
-}
-
-/* ---- stashes grow old ---- */
-
-/* Of the n lowest entries of a stash, the first ones that have the same home go there. How many: 0
- * when that home is busy. */
-static uint32_t stash_give_run(struct hm_central *central, uint32_t arena, uint32_t class_index,
-                               uint32_t n, uint32_t tid)
-{
-    volatile uint64_t *stash = stash_of(central);
-    uint32_t home = slab_home((void *)(uintptr_t)stash[0]), run = 1;
-    struct hm_central *target = slab_central(home, class_index);
-    while (run < n && slab_home((void *)(uintptr_t)stash[run]) == home)
-        run++;
-    if (home != arena && !lock_try(&target->lock, tid))
-        return 0;
-    bool given = slab_give(target, stash_of(central), run) == NULL;
-    if (given) {
-        for (uint32_t i = run; i < central->stash_count; i++)
-            stash[i - run] = stash[i];
-        STORE_ORDER();
-        central->stash_count -= run;
-        STORE_ORDER();
-        slab_release_spare(target, tid, true);
-    }
-    if (home != arena)
-        lock_release(&target->lock);
-    return given ? run : 0;
-}
-
-static uint32_t stash_give(struct hm_central *central, uint32_t arena, uint32_t class_index,
-                           uint32_t n, uint32_t tid)
-{
-    uint32_t given = 0, run = 1;
-    while (given < n && run > 0) {
-        run = stash_give_run(central, arena, class_index, n - given, tid);
-        given += run;
-    }
-    return given;
-}
-
-static bool central_age(uint32_t arena, uint32_t class_index, uint32_t tid, bool all)
-{
-    struct hm_central *central = slab_central(arena, class_index);
-    if (central->stash_count == 0 && central->slab_count == 0)
-        return false;
-    if (!lock_try(&central->lock, tid))
-        return true;
-    uint32_t n = all ? central->stash_count : central->stash_low;
-    uint32_t given = n ? stash_give(central, arena, class_index, n, tid) : 0;
-    if (n == 0)
-        slab_release_spare(central, tid, true);
-    central->stash_low = central->stash_count;
-    lock_release(&central->lock);
-    return given != 0;
-}
-
-bool stash_age(uint32_t tid, bool all)
-{
-    bool more = false;
-    for (uint32_t a = 0; a < hm_hot.root->arena_count; a++)
-        for (uint32_t c = 1; c <= CLASS_COUNT && arena_at(a)->kind == HM_ARENA_AUTOMATIC; c++)
-            more |= central_age(a, c, tid, all);
-    return more;
 }
 
 /* ---- fork ---- */

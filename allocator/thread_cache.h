@@ -93,10 +93,15 @@ static inline void window_set_word(struct hm_window *w, uint32_t word)
 #endif
 }
 
+static inline uint64_t *stash_of(const struct hm_central *central)
+{
+    return (uint64_t *)(uintptr_t)central->stash;
+}
+
 /* Everything this thread caches goes home; with `end`, so does its record. */
 void thread_cache_flush(bool end);
-/* Gives back what the stashes of all automatic arenas did not need since the last call (or all).
- * False when no stash holds anything more to give. */
+/* stash_age.c: gives back what the stashes of all automatic arenas did not need since the last call
+ * (or all). False when no stash holds anything more to give. */
 bool stash_age(uint32_t tid, bool all);
 /* In a forked child: blocks in caches of threads that are gone go home. */
 void thread_cache_recover(void);
