@@ -3,18 +3,13 @@
 
 #include <sys/mman.h>
 
-#define GIB_BYTES (UINT64_C(1) << CODES_GIB_BITS)
-
-/* Marks in the table of GiBs; numbers have no bits there. */
-enum { GIB_NOWHERE = 1, GIB_ODD = 2, GIB_MARKS = 3 };
-
 void codes_add(struct codes *codes, struct hi_range range)
 {
     uint64_t last = (range.end >> CODES_GIB_BITS) - codes->first;
     for (uint64_t gib = (range.start >> CODES_GIB_BITS) - codes->first; gib <= last; gib++) {
-        if (codes->gibs[gib] != GIB_NOWHERE)
+        if (codes->gibs[gib] != CODES_GIB_NOWHERE)
             continue;
-        codes->gibs[gib] = GIB_ODD;
+        codes->gibs[gib] = CODES_GIB_ODD;
         if (codes->count == CODES_GIBS)
             continue;
         codes->starts[codes->count] = (codes->first + gib) << CODES_GIB_BITS;
@@ -28,7 +23,7 @@ bool codes_cover(const struct codes *codes, struct hi_range range)
     if (first < codes->first || last - codes->first >= codes->gib_count)
         return false;
     for (uint64_t gib = first; gib <= last; gib++)
-        if (codes->gibs[gib - codes->first] == GIB_NOWHERE)
+        if (codes->gibs[gib - codes->first] == CODES_GIB_NOWHERE)
             return false;
     return true;
 }
@@ -52,7 +47,7 @@ bool codes_new(struct codes *codes, struct hi_range span, uint64_t most)
         return false;
     }
     for (uint64_t i = 0; i < codes->gib_count; i++)
-        codes->gibs[i] = GIB_NOWHERE;
+        codes->gibs[i] = CODES_GIB_NOWHERE;
     return true;
 }
 
@@ -118,14 +113,11 @@ bool codes_put(struct codes *codes, const uint64_t *words, size_t count, uint32_
     bool fine = true;
     *none = 0;
     for (size_t i = 0; i < count; i++) {
-        uint64_t word = words[i];
-        uint32_t gib = codes->gibs[(word >> CODES_GIB_BITS) - codes->first];
-        out[i] = gib | (uint32_t)((word & (GIB_BYTES - 1)) >> 3);
-        if (__builtin_expect(!((gib & GIB_MARKS) | (word & 7)), 1))
+        if (__builtin_expect(codes_plain(codes, words[i], &out[i]), 1))
             continue;
         out[i] = EDGE_NONE;
-        if (gib != GIB_NOWHERE)
-            fine &= odd_put(codes, &places, word, count - i, &out[i]);
+        if (codes->gibs[(words[i] >> CODES_GIB_BITS) - codes->first] != CODES_GIB_NOWHERE)
+            fine &= odd_put(codes, &places, words[i], count - i, &out[i]);
         *none += out[i] == EDGE_NONE;
     }
     return fine;

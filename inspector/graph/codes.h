@@ -18,9 +18,11 @@
 
 enum { CODES_GIB_BITS = 30, CODES_PLACE_BITS = STARTS_PLACE_BITS, CODES_GIBS = STARTS_GIBS };
 
+/* Marks in the table of GiBs; numbers have no bits there. */
+enum { CODES_GIB_NOWHERE = 1, CODES_GIB_ODD = 2, CODES_GIB_MARKS = 3 };
+
 struct codes {
-    uint32_t
-        *gibs; /* by (address >> 30) - first: number << CODES_PLACE_BITS, or one of .c's marks */
+    uint32_t *gibs; /* by (address >> 30) - first: number << CODES_PLACE_BITS, or a mark */
     uint64_t first, gib_count;
     hi_addr starts[CODES_GIBS];
     uint32_t count;                  /* of numbered GiBs */
@@ -43,6 +45,13 @@ void codes_free(struct codes *codes);
  * false: no room. */
 bool codes_put(struct codes *codes, const uint64_t *words, size_t count, uint32_t *out,
                size_t *none);
+/* The code of a word that is nothing unusual; false: codes_put() knows. */
+static inline bool codes_plain(const struct codes *codes, uint64_t word, uint32_t *code)
+{
+    uint32_t gib = codes->gibs[(word >> CODES_GIB_BITS) - codes->first];
+    *code = gib | (uint32_t)((word & ((UINT64_C(1) << CODES_GIB_BITS) - 1)) >> 3);
+    return !((gib & CODES_GIB_MARKS) | (word & 7));
+}
 /* Before the first codes_resolve(). false: out of memory. */
 bool codes_ready(struct codes *codes, const struct blocks *blocks);
 /* Codes become edges (or EDGE_NONE) in place; how many of them are none. */
