@@ -3,8 +3,9 @@
  *
  * One reservation of address space holds everything of range 0:
  *
- *     | unit records | bitmaps | root, first arena and thread | codes | ages | tables | units ... |
+ *     | bitmaps | unit records | root, first arena and thread | codes | ages | tables | units ... |
  *
+ * The first arena and thread are followed by the bitmaps of the first 64 units.
  * All from the root to the first 4 MiB of units is readable and writable from the start (16 MiB of
  * address space of which a small program touches half a dozen pages); records, bitmaps and
  * further units become so in steps, so that a core dumper never walks through what was never used.
@@ -31,7 +32,6 @@ enum {
     BASE_ALIGN = 4 << 20,
     SMALL_BASE_ALIGN = 4 * UNIT_BYTES,
     FRONT_ALIGN = 2 << 20, /* what one page of the kernel's page tables describes */
-    FIRST_UNITS = 64,
 };
 
 /* What a program touches that does little: the first entries of all tables are on two pages. */
@@ -62,6 +62,7 @@ struct root_front {
 };
 
 struct hm_hot hm_hot;
+uintptr_t root_first_bitmaps;
 static uint32_t start_lock;
 
 /* ---- self-description ---- */
@@ -159,20 +160,30 @@ static void root_describe(struct root_head *head, struct root_tail *tail)
 
 /* Offsets from the start of the mapping. */
 struct range_plan {
-    size_t bitmaps, front, codes, ages, tail, base, end;
+    size_t units, front, codes, ages, tail, base, end;
+    size_t align, skew; /* where the base wants to be: at skew, modulo align */
 };
 
-/* The front lies right before the units, so that one system call makes both accessible. */
-static struct range_plan range_plan(const struct root_front *root, uint64_t units, size_t align)
+/* The front lies right before the units, so that one system call makes both accessible; and the
+ * first records in the same GiB as both, so that one page of the kernel's tables leads to all. */
+static struct range_plan range_plan(const struct root_front *root, uint64_t units)
 {
-    size_t bitmaps = round_up(units * sizeof(struct hm_unit), PAGE_BYTES);
+    struct range_plan plan = {.align = SMALL_BASE_ALIGN};
+    if (units >= 1u << 14)
+        plan.align = BASE_ALIGN;
+    if (units >= 1u << 20) {
+        plan.align = 1u << 30;
+        plan.skew = 1u << 29;
+    }
     size_t codes = round_up(root->head_bytes, PAGE_BYTES);
     size_t ages = codes + round_up(units, PAGE_BYTES);
     size_t tail = ages + round_up(units, PAGE_BYTES);
-    size_t front_bytes = round_up(tail + root->tail_bytes, min_u64(align, FRONT_ALIGN));
+    size_t front_bytes = round_up(tail + root->tail_bytes, min_u64(plan.align, FRONT_ALIGN));
     /* a page without access before it keeps the preamble at the start of a mapping */
-    size_t before = bitmaps + units * BITMAP_BYTES + PAGE_BYTES;
-    struct range_plan plan = {.bitmaps = bitmaps, .base = round_up(before + front_bytes, align)};
+    size_t before = round_up(units * sizeof(struct hm_unit), PAGE_BYTES) + PAGE_BYTES + front_bytes;
+    plan.units = units * BITMAP_BYTES;
+    plan.base = round_up(plan.units + before - plan.skew, plan.align) + plan.skew;
+    plan.units = plan.base - before;
     plan.front = plan.base - front_bytes;
     plan.codes = plan.front + codes;
     plan.ages = plan.front + ages;
@@ -181,33 +192,46 @@ static struct range_plan range_plan(const struct root_front *root, uint64_t unit
     return plan;
 }
 
+/* Records of the first units of the first range fill a page, their bitmaps lie in the front. */
+static bool range_describe_first(struct hm_range *r, const struct root_front *root)
+{
+    if (root->head_bytes == 0)
+        return root_describe_units(r, r->committed_units);
+    size_t bytes = round_up(RANGE_FIRST_UNITS * sizeof(struct hm_unit), PAGE_BYTES);
+    if (!pages_commit((void *)(uintptr_t)r->units, bytes))
+        return false;
+    r->described_units = r->committed_units;
+    return true;
+}
+
 /* Reserves and fills *r; false when the system refuses. Where the front part is goes to *root. */
 static bool range_make(struct hm_range *r, uint64_t units, struct root_front *root)
 {
-    size_t align = units >= (1u << 14) ? BASE_ALIGN : SMALL_BASE_ALIGN;
-    struct range_plan plan = range_plan(root, units, align);
-    size_t mapping_bytes = plan.end + align;
+    struct range_plan plan = range_plan(root, units);
+    size_t mapping_bytes = plan.end + plan.align;
     char *mapping = pages_reserve(mapping_bytes);
     if (!mapping)
         return false;
-    char *start = (char *)round_up((uintptr_t)mapping, align);
-    uint64_t first_units = min_u64(units, FIRST_UNITS);
+    char *start = (char *)round_up((uintptr_t)mapping, plan.align);
+    uint64_t first_units = min_u64(units, RANGE_FIRST_UNITS);
     *r = (struct hm_range){
         .base = (uintptr_t)start + plan.base,
         .unit_count = units,
         .committed_units = first_units,
         .codes = (uintptr_t)start + plan.codes,
         .ages = (uintptr_t)start + plan.ages,
-        .units = (uintptr_t)start,
-        .bitmaps = (uintptr_t)start + plan.bitmaps,
+        .units = (uintptr_t)start + plan.units,
+        .bitmaps = (uintptr_t)start,
         .mapping_start = (uintptr_t)start,
         .mapping_bytes = plan.end,
     };
-    if (!pages_commit(start + plan.front, plan.base - plan.front + (first_units << UNIT_SHIFT)) ||
-        !root_describe_units(r, min_u64(units, DESCRIBE_STEP))) {
+    size_t first_bytes = plan.base - plan.front + (first_units << UNIT_SHIFT);
+    if (!pages_commit(start + plan.front, first_bytes) || !range_describe_first(r, root)) {
         pages_unmap(mapping, mapping_bytes);
         return false;
     }
+    /* where all memory gets huge pages unasked, the smallest program would touch two */
+    pages_prefer_huge(start + plan.front, first_bytes, false);
     root->head = start + plan.front;
     root->tail = start + plan.tail;
     return true;
@@ -283,7 +307,8 @@ struct hm_range *range_find(const void *p)
 static bool root_make(void)
 {
     size_t thread_offset = round_up(sizeof(struct root_head) + arena_bytes(), PAGE_BYTES);
-    struct root_front front = {.head_bytes = thread_offset + THREAD_MAPPING_BYTES,
+    size_t bitmaps_offset = thread_offset + THREAD_MAPPING_BYTES;
+    struct root_front front = {.head_bytes = bitmaps_offset + RANGE_FIRST_UNITS * BITMAP_BYTES,
                                .tail_bytes = sizeof(struct root_tail)};
     struct hm_range range;
     uint64_t units = range_first_units();
@@ -298,6 +323,7 @@ static bool root_make(void)
     head->ranges[0] = range;
     head->root.range_count = 1;
     hm_hot.root = &head->root;
+    root_first_bitmaps = (uintptr_t)front.head + bitmaps_offset;
     hm_hot.codes = (const uint8_t *)(uintptr_t)range.codes;
     hm_hot.base = range.base;
     hm_hot.check_mode = CHECK_FAST;

@@ -98,6 +98,16 @@ static inline size_t round_up(size_t n, size_t to)
     return (n + to - 1) & ~(to - 1);
 }
 
+enum { RANGE_FIRST_UNITS = 64 };
+extern uintptr_t root_first_bitmaps; /* of the first units of range 0 */
+
+/* Where the bitmap of a slab lies that begins at that unit. */
+static inline uintptr_t range_bitmap(const struct hm_range *r, uint32_t unit)
+{
+    bool first = unit < RANGE_FIRST_UNITS && r == range_at(0);
+    return (first ? root_first_bitmaps : r->bitmaps) + (uintptr_t)unit * BITMAP_BYTES;
+}
+
 /* The range that holds an address, or NULL. */
 struct hm_range *range_find(const void *p);
 

@@ -64,8 +64,8 @@ MUTANTS = {
         "    bin_drop_oldest(t, bin, n);\n", "    bin_drop_oldest(t, bin, n);\n    STORE_ORDER();\n"
         "    central->stash_count += n;\n"),
     "a slab whose code comes before its bitmap": (
-        "slab.c", "    uint64_t bitmap = r->bitmaps + (uint64_t)span->unit * BITMAP_BYTES;\n",
-        "    uint64_t bitmap = r->bitmaps + (uint64_t)span->unit * BITMAP_BYTES;\n"
+        "slab.c", "    uint64_t bitmap = range_bitmap(r, span->unit);\n",
+        "    uint64_t bitmap = range_bitmap(r, span->unit);\n"
         "    range_codes(r)[span->unit] = (uint8_t)(CODE_SLAB + class_index - 1);\n"
         "    STORE_ORDER();\n"),
     "a large block whose code comes before its record": (
@@ -129,7 +129,8 @@ for needed in ("thread_cache_malloc", "thread_cache_free", "slab_fill", "slab_gi
                "bin_flush", "slab_make", "slab_release_spare", "large_malloc", "large_free",
                "large_resize", "realloc_copy", "pocket_malloc", "pocket_free", "span_take", "span_give",
                "thread_cache_start", "thread_cache_flush", "lock_wait", "arena_start", "calloc", "memalign",
-               "himalloc_arena_malloc", "central_malloc", "central_free", "big_find", "pages_resize"):
+               "himalloc_arena_malloc", "central_malloc", "central_free", "big_find", "pages_resize",
+               "sweep_all"):
     heaptest.ok(needed in seen, f"stepped through {needed}")
 for mutant, change in MUTANTS.items():
     check_mutant(mutant, *change)
