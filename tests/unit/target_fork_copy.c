@@ -201,6 +201,8 @@ static void start_watchful(struct child *child, void (*before)(void))
 
 static void test_stands_still(struct child *child)
 {
+    while (child->layout->beats == 0)
+        usleep(100);
     struct target *target = open_copy(child->pid, NULL);
     uint64_t first = 0, second = 0, live = child->layout->beats;
     if (!ok(target && target_read_u64(target, (hi_addr)(uintptr_t)&counter, &first, NULL) == HI_OK,
@@ -363,8 +365,8 @@ static void *signal_often(void *context)
     for (int i = 0; !child->layout->quit; i++) {
         if (sigqueue(child->pid, SIGRTMIN + (i & 1), value) == 0)
             child->layout->second_tid++;
-        if (i % 3 == 0) /* it has to get on as well */
-            usleep(200);
+        if (i % 500 == 499) /* bursts: one meets the moment at which the thread is stopped */
+            usleep(2000);
     }
     return NULL;
 }
