@@ -54,7 +54,7 @@ enum {
     CACHE_ALL = 256 << 10, /* of all classes, and a sixteenth of the heap */
     MISS_WINDOW = 128,
     MISSES_LEAST = 8,
-    MEETS_TO_MOVE = 16,
+    MEETS_TO_MOVE = 4,
     END_ROUNDS = 3,
     LINE_BYTES = 64,
     SLOTS_CAPACITY = THREAD_MAPPING_BYTES / 8,
@@ -197,7 +197,7 @@ static bool thread_join_heap(void)
         hm_tls.state = THREAD_NONE;
         return false;
     }
-    t->arena = 0;
+    t->arena = arena_least_used();
     end_key_make();
     if (end_key_state == 1)
         pthread_setspecific(end_key, t);
