@@ -18,11 +18,12 @@
 
 struct lost {
     struct graph *graph;
-    uint32_t count;  /* of all blocks */
-    uint64_t *lost;  /* the lost graph */
-    uint64_t *outer; /* its complement */
-    uint64_t *held;  /* by another one of the lost graph */
-    uint64_t *holds; /* another one of the lost graph: few do, and only they are walked */
+    uint32_t count;     /* of all blocks */
+    uint64_t *lost;     /* the lost graph */
+    uint64_t *outer;    /* its complement */
+    uint64_t *indirect; /* when direct is known: all others of it */
+    uint64_t *held;     /* by another one of the lost graph */
+    uint64_t *holds;    /* another one of the lost graph: few do, and only they are walked */
     uint64_t *direct;
     uint64_t *reached; /* from sources */
     bool has_nodes;    /* NODEs in the lost graph */
@@ -384,44 +385,6 @@ static bool rings_lead(struct lost *l)
 
 /* -- the list ---------------------------------------------------------------------------------- */
 
-/* Give everything that leader leads to, and that has no leader yet, to it. */
-static bool lead(struct lost *l, hi_block leader, block_stack *stack)
-{
-    struct graph *graph = l->graph;
-    struct lost_block *entries = graph->lost.items;
-    entries[bit_rank_of(&graph->listed, leader)].leader = leader;
-    if (!bits_get(l->holds, leader))
-        return true;
-    if (!stack_push(stack, leader))
-        return false;
-    while (stack->count) {
-        hi_block from = stack->items[--stack->count];
-        FOR_EACH_EDGE(graph, from, to)
-        {
-            if (!bits_get(l->lost, to) || bits_get(l->direct, to))
-                continue;
-            struct lost_block *entry = &entries[bit_rank_of(&graph->listed, to)];
-            if (entry->leader != BLOCK_NONE)
-                continue;
-            entry->leader = leader;
-            if (!stack_push(stack, to))
-                return false;
-        }
-    }
-    return true;
-}
-
-static bool leaders_find(struct lost *l)
-{
-    block_stack stack = {0};
-    bool fine = true;
-    hi_block b = bits_from(l->direct, 0, l->count);
-    for (; fine && b < l->count; b = bits_from(l->direct, b + 1, l->count))
-        fine = lead(l, b, &stack);
-    VECTOR_FREE(&stack);
-    return fine;
-}
-
 static bool list_new(struct lost *l)
 {
     struct graph *graph = l->graph;
@@ -445,6 +408,126 @@ static bool list_new(struct lost *l)
         graph->lost.items[graph->lost.count++] = (struct lost_block){b, BLOCK_NONE, mark};
     }
     return true;
+}
+
+/* -- leaders -----------------------------------------------------------------------------------
+ *
+ * Leaders come in address order; what each leads to, and nobody led to before, is its own. What
+ * they hold themselves is gathered first, a stretch of leaders at a time and by all workers: those
+ * are most of the loads from far away.
+ */
+
+enum { PART_ENTRIES = 1 << 12, GATHER_PARTS = 64, AHEAD_LED = 16 };
+
+struct led {
+    uint32_t entry; /* of the list: what is held */
+    hi_block leader;
+};
+
+struct gathering {
+    struct lost *lost;
+    size_t first; /* entry of the list where the stretch begins */
+    VECTOR(struct led) parts[GATHER_PARTS];
+    uint64_t next; /* shared, as is no_memory */
+    bool no_memory;
+};
+
+static bool part_gather(struct gathering *g, unsigned part)
+{
+    struct graph *graph = g->lost->graph;
+    size_t from = g->first + (size_t)part * PART_ENTRIES, end = from + PART_ENTRIES;
+    end = end < graph->lost.count ? end : graph->lost.count;
+    g->parts[part].count = 0;
+    for (size_t i = from; i < end; i++) {
+        struct lost_block *entry = &graph->lost.items[i];
+        if (entry->mark != MARK_DIRECT)
+            continue;
+        entry->leader = entry->block;
+        if (!bits_get(g->lost->holds, entry->block))
+            continue;
+        FOR_EACH_EDGE(graph, entry->block, to)
+        {
+            if (!bits_get(g->lost->indirect, to))
+                continue;
+            struct led *led = VECTOR_PUSH(&g->parts[part]);
+            if (!led)
+                return false;
+            *led = (struct led){bit_rank_of(&graph->listed, to), entry->block};
+        }
+    }
+    return true;
+}
+
+static void gather_work(void *context, int worker)
+{
+    struct gathering *g = context;
+    uint64_t part;
+    (void)worker;
+    while ((part = __atomic_fetch_add(&g->next, 1, __ATOMIC_RELAXED)) < GATHER_PARTS)
+        if (!part_gather(g, (unsigned)part))
+            __atomic_store_n(&g->no_memory, true, __ATOMIC_RELAXED);
+}
+
+/* All that the entry's block leads to, and that has no leader yet. */
+static bool lead(struct lost *l, struct lost_block *first, hi_block leader, block_stack *stack)
+{
+    struct graph *graph = l->graph;
+    first->leader = leader;
+    if (!stack_push(stack, first->block))
+        return false;
+    while (stack->count) {
+        hi_block from = stack->items[--stack->count];
+        if (!bits_get(l->holds, from))
+            continue;
+        FOR_EACH_EDGE(graph, from, to)
+        {
+            if (!bits_get(l->indirect, to))
+                continue;
+            struct lost_block *entry = &graph->lost.items[bit_rank_of(&graph->listed, to)];
+            if (entry->leader != BLOCK_NONE)
+                continue;
+            entry->leader = leader;
+            if (!stack_push(stack, to))
+                return false;
+        }
+    }
+    return true;
+}
+
+static bool part_lead(struct gathering *g, unsigned part, block_stack *stack)
+{
+    struct lost_block *entries = g->lost->graph->lost.items;
+    const struct led *led = g->parts[part].items;
+    size_t count = g->parts[part].count;
+    for (size_t i = 0; i < count; i++) {
+        if (i + AHEAD_LED < count)
+            __builtin_prefetch(&entries[led[i + AHEAD_LED].entry]);
+        struct lost_block *entry = &entries[led[i].entry];
+        if (entry->leader == BLOCK_NONE && !lead(g->lost, entry, led[i].leader, stack))
+            return false;
+    }
+    return true;
+}
+
+static bool leaders_find(struct lost *l)
+{
+    block_stack stack = {0};
+    struct gathering g = {.lost = l};
+    bool fine = true;
+    l->indirect = l->outer; /* which is not needed any more */
+    for (size_t w = 0; w < bits_words(l->count); w++)
+        l->indirect[w] = l->lost[w] & ~l->direct[w];
+    for (; fine && g.first < l->graph->lost.count; g.first += PART_ENTRIES * GATHER_PARTS) {
+        g.next = 0;
+        parallel_run(l->graph->jobs, gather_work, &g);
+        fine = !g.no_memory;
+        for (unsigned part = 0; fine && part < GATHER_PARTS; part++)
+            fine = part_lead(&g, part, &stack);
+    }
+    for (unsigned part = 0; part < GATHER_PARTS; part++)
+        VECTOR_FREE(&g.parts[part]);
+    VECTOR_FREE(&stack);
+    return fine;
 }
 
 /* NODEs were needed to find leaders; in the list only blocks of heaps remain. */
