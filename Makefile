@@ -46,9 +46,10 @@ $(BUILD)/himalloc.o: $(ALLOCATOR_OBJECTS)
 		--rename-section $(s)=himalloc_text) $@.tmp $@
 	@rm -f $@.tmp
 
-$(BUILD)/libhimalloc.so: $(BUILD)/himalloc.o allocator/exports.map
+$(BUILD)/libhimalloc.so: $(BUILD)/himalloc.o allocator/exports.map allocator/sections.ld
 	$(CC) -shared $(CFLAGS) -Wl,-soname,libhimalloc.so $(HIMALLOC_LDFLAGS) \
-		-Wl,--version-script=allocator/exports.map -o $@ $(BUILD)/himalloc.o
+		-Wl,--version-script=allocator/exports.map -Wl,-T,allocator/sections.ld \
+		-o $@ $(BUILD)/himalloc.o
 
 # a static program keeps its C library's dlclose
 $(BUILD)/libhimalloc.a: $(BUILD)/himalloc.o

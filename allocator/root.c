@@ -101,10 +101,10 @@ __asm__(".pushsection .note.himalloc, \"a\", %note\n"
         FIELDS(SCHEMA_FIELD, SCHEMA_ARRAY, name)
 #define COUNT_STRUCTURE(name, FIELDS) +1
 
-/* Not const: its mapping is written to, so a core holds all of it; .rodata would not be there. In
- * front of all variables that the start touches. */
+/* Not const: its mapping is written to, so a core holds all of it; .rodata would not be there. The
+ * section: see sections.ld. */
 static struct hm_schema_record schema[]
-    __attribute__((section(".data.rel.ro"))) = {HM_STRUCTURES(SCHEMA_STRUCTURE)};
+    __attribute__((section("himalloc_schema"))) = {HM_STRUCTURES(SCHEMA_STRUCTURE)};
 enum { STRUCTURE_COUNT = 0 HM_STRUCTURES(COUNT_STRUCTURE) };
 
 extern char text_start[] __asm__("__start_himalloc_text")
