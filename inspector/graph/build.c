@@ -13,7 +13,9 @@
  * graph is the same for any number of workers; only where edges lie differs.
  *
  * Deferred, words become codes (codes.h) where they would become edges, but for those of roots;
- * deferred.c makes edges of them later.
+ * deferred.c makes edges of them later. With a harvest (harvest.h) groups of which all words were
+ * kept already wait until then too: graph_build() leaves its state in the graph, and build_finish()
+ * does them, and the sums, without the target.
  *
  * Memory beside the graph: a window and its kept words a worker (1 to 4 MiB), 16 bytes a root
  * reference. Nothing depends on the size of a block or a mapping.
