@@ -222,10 +222,37 @@ static hi_addr resync(struct walk *w, hi_addr bad)
     return anchor;
 }
 
+/* The chunk behind a rest without a header, by what the thread that is at it has in its registers:
+ * the chunk's address, or the rest's size. Old headers in the rest can lead on just as well. */
+static hi_addr end_in_hands(struct walk *w, hi_addr bad)
+{
+    struct target *target = w->p->target;
+    hi_addr anchor = ptmalloc_anchor_after(w->p, w->arena, bad, w->limit);
+    uint64_t budget = SEARCH_BUDGET;
+    for (size_t t = 0; t < target_thread_count(target); t++) {
+        const struct thread *thread = target_thread(target, t);
+        bool at_it = false;
+        for (size_t i = 0; thread->has_registers && i < THREAD_REGISTER_COUNT; i++)
+            at_it |= thread->registers[i] == bad;
+        for (size_t i = 0; at_it && i < THREAD_REGISTER_COUNT; i++) {
+            uint64_t word = thread->registers[i], bytes = chunk_bytes(word);
+            const hi_addr ends[] = {word, bytes < w->limit - bad ? bad + bytes : 0};
+            for (size_t k = 0; k < 2; k++)
+                if (ends[k] > bad && ends[k] < w->limit && ends[k] % CHUNK_ALIGN == 0 &&
+                    ends[k] <= anchor &&
+                    ptmalloc_chain_goes_on(w->p, w->arena, ends[k], anchor, w->limit, &budget))
+                    return ends[k];
+        }
+    }
+    return 0;
+}
+
 /* Half done by a stopped thread: on behind it, and nothing there is doubted. */
 static hi_addr walk_half_done(struct walk *w, hi_addr before, hi_addr bad)
 {
-    hi_addr end = split_end(w, before, bad);
+    hi_addr end = end_in_hands(w, bad);
+    if (!end)
+        end = split_end(w, before, bad);
     if (!end) /* an aligned block's rest, that was in use before */
         end = resync(w, bad);
     w->suspect_count = 0;

@@ -53,6 +53,7 @@ struct image {
     unsigned char mapped[IMAGE_MAPPED_BYTES], tls[IMAGE_TLS_BYTES];
     unsigned char pieces[IMAGE_PIECES_BYTES]; /* more memory of the main arena */
     hi_addr pieces_at;                        /* 0: it is not there */
+    uint64_t registers[2];                    /* of the thread: rbx, rsi */
     struct image_chunk chunks[IMAGE_MAX_CHUNKS];
     size_t count;
     hi_addr tcache, mapped_user[3];
@@ -270,6 +271,9 @@ static struct target *image_target(struct image *image)
     size_t count = sizeof segments / sizeof *segments - !image->pieces_at;
     struct thread thread = {.tid = IMAGE_TID, .has_registers = true, .fs_base = IMAGE_FS};
     struct target *target = NULL;
+    enum { RBX = 5, RSI = 13 };
+    thread.registers[RBX] = image->registers[0];
+    thread.registers[RSI] = image->registers[1];
     if (target_open_bytes(&target, segments, count, NULL) != HI_OK ||
         target_add_registers(target, &thread, NULL) != HI_OK)
         return NULL;

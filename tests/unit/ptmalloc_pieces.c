@@ -124,7 +124,10 @@ static void cut_from_top(struct image *image, bool on_break, bool limit, unsigne
 
 /* A block was made smaller, and its rest has no header yet: a page that nobody touched. No list
  * names a chunk of this piece. The top is behind it, or (on mappings) in front. */
-static void rest_unwritten(struct image *image, bool on_break, bool top_in_front)
+enum old_header { NO_OLD_HEADER, END_IN_REGISTER, SIZE_IN_REGISTER };
+
+static void rest_unwritten(struct image *image, bool on_break, bool top_in_front,
+                           enum old_header old)
 {
     hi_addr at = pieces_build(image, on_break), end = image->pieces_at + IMAGE_PIECES_BYTES;
     hi_addr top = image->pieces_at + 9 * PAGE + 0x2340;
@@ -139,11 +142,18 @@ static void rest_unwritten(struct image *image, bool on_break, bool top_in_front
     put64(image, top_slot(), top);
     at = live(image, live(image, at, 0x1230), 0x530);
     image->chunks[image->count - 1].kind = IMAGE_IN_HANDS;
-    at = live(image, live(image, at + 0x2340, 0x20), 0x1110);
+    hi_addr rest = at, next = at + 0x2340;
+    at = live(image, live(image, next, 0x20), 0x1110);
     end = ((at + PAGE + 0x40) & ~(hi_addr)(PAGE - 1));
     fence(image, at, end);
-    judge(image, "%s, a rest without a header, the top %s",
-          on_break ? "on the break" : "on mappings", top_in_front ? "in front" : "behind");
+    if (old) { /* one in the rest that leads past the chunks behind it */
+        put64(image, rest + 0x458, (at - rest - 0x450) | 1);
+        image->registers[0] = old == END_IN_REGISTER ? next : (next - rest) | 1;
+        image->registers[1] = rest;
+    }
+    judge(image, "%s, a rest without a header%s, the top %s",
+          on_break ? "on the break" : "on mappings", old ? " but old ones" : "",
+          top_in_front ? "in front" : "behind");
 }
 
 /* An aligned chunk that has moved and was made smaller since: its mapping's first page says the old
@@ -214,9 +224,11 @@ int main(void)
                 left_open(image, variant & 1, (enum stage)stage, tops[i], variant & 2);
     for (unsigned variant = 0; variant < 12; variant++)
         cut_from_top(image, variant & 1, variant & 2, variant / 4);
-    rest_unwritten(image, true, false);
-    rest_unwritten(image, false, false);
-    rest_unwritten(image, false, true);
+    for (unsigned old = NO_OLD_HEADER; old <= SIZE_IN_REGISTER; old++) {
+        rest_unwritten(image, true, false, (enum old_header)old);
+        rest_unwritten(image, false, false, (enum old_header)old);
+        rest_unwritten(image, false, true, (enum old_header)old);
+    }
     for (unsigned pages = 4; pages < 40; pages += 3)
         stale_behind_move(image, pages);
     piece_behind_stale_size(image);
