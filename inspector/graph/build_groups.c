@@ -206,6 +206,17 @@ static bool chunks_take(struct build *build, struct build_worker *w, struct bloc
     return true;
 }
 
+/* The cursor on the first block of block's cluster, if that is of the same region: kept words are
+ * taken by whole clusters, also where the first blocks are not live. */
+static struct block_cursor *cluster_begin(const struct build *build, hi_block block,
+                                          struct block_cursor *cursor)
+{
+    hi_block first = block & ~(hi_block)(EDGES_CLUSTER - 1);
+    if (first != block && first >= cursor->region->base)
+        blocks_cursor_at(build->graph->blocks, first, cursor);
+    return cursor;
+}
+
 static bool regions_take(struct build *build, struct build_worker *w, hi_block block, hi_block end)
 {
     struct block_cursor cursor;
@@ -219,7 +230,7 @@ static bool regions_take(struct build *build, struct build_worker *w, hi_block b
         if (slab) {
             build_slab(build, w, region, block, stop);
         } else if (build->harvest && region->shape == REGION_CHUNKS) {
-            if (!chunks_take(build, w, &cursor, stop))
+            if (!chunks_take(build, w, cluster_begin(build, block, &cursor), stop))
                 return false;
         } else if (!blocks_take(build, w, &cursor, stop)) {
             return false;
