@@ -57,10 +57,16 @@ static uint64_t random_next(void)
     return mix(hm_tls.random);
 }
 
-/* -ln(f) and 1 / f in the middle of each 64th of [1/2, 1). */
+/* -ln(f) and 1 / f in the middle of each 64th of [1/2, 1): ln f = 2 (y + y^3 / 3 + y^5 / 5 + ...),
+ * y = (f - 1) / (f + 1), of which no more than a third to the 23rd power is left out. */
+#define LOG_Y(i)      (((i)-63.5) / ((i) + 192.5))
+#define LOG_YY(i)     (LOG_Y(i) * LOG_Y(i))
+#define LOG_TAIL(z)   (1.0 / 15 + (z) * (1.0 / 17 + (z) * (1.0 / 19 + (z) / 21)))
+#define LOG_MIDDLE(z) (1.0 / 9 + (z) * (1.0 / 11 + (z) * (1.0 / 13 + (z)*LOG_TAIL(z))))
+#define LOG_SERIES(z) (1 + (z) * (1.0 / 3 + (z) * (1.0 / 5 + (z) * (1.0 / 7 + (z)*LOG_MIDDLE(z)))))
 #define LOG_1(i)                                                                                   \
     {                                                                                              \
-        -__builtin_log((64.5 + (i)) / 128), 128 / (64.5 + (i))                                     \
+        -2 * LOG_Y(i) * LOG_SERIES(LOG_YY(i)), 128 / (64.5 + (i))                                  \
     }
 #define LOG_4(i)  LOG_1(i), LOG_1((i) + 1), LOG_1((i) + 2), LOG_1((i) + 3)
 #define LOG_16(i) LOG_4(i), LOG_4((i) + 4), LOG_4((i) + 8), LOG_4((i) + 12)

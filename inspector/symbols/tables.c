@@ -185,7 +185,7 @@ static uint32_t name_start(const char *name, uint64_t room)
 
 static bool starts_make(struct table_source *source)
 {
-    source->starts = malloc(source->count * sizeof *source->starts + 1);
+    source->starts = calloc(source->count + 1, sizeof *source->starts);
     for (size_t i = 0; source->starts && i < source->count; i++) {
         uint32_t name;
         memcpy(&name, (const char *)source->symbols + i * sizeof(Elf64_Sym), sizeof name);
