@@ -365,8 +365,13 @@ static void *signal_often(void *context)
     for (int i = 0; !child->layout->quit; i++) {
         if (sigqueue(child->pid, SIGRTMIN + (i & 1), value) == 0)
             child->layout->second_tid++;
-        if (i % 500 == 499) /* bursts: one meets the moment at which the thread is stopped */
-            usleep(2000);
+        /* bursts: one meets the moment at which the thread is stopped; but never so many that the
+         * user's limit of waiting signals is reached: the kernel drops those that it cannot keep */
+        if (i % 500 == 499)
+            do
+                usleep(2000);
+            while (!child->layout->quit &&
+                   child->layout->second_tid - child->layout->signals > 1000);
     }
     return NULL;
 }
