@@ -84,6 +84,18 @@ static void mapped_set(struct mapped *mapped, hi_addr base, hi_addr chunk, hi_ad
         .base = base, .chunk = chunk, .end = end, .passed = end, .usable = end - user};
 }
 
+/* The chunk of a header that may be anything, if it ends in its mapping, and that before limit. */
+static bool mapped_take(struct ptmalloc *p, hi_addr base, hi_addr chunk, uint64_t prev_size,
+                        uint64_t size, hi_addr limit, struct mapped *mapped)
+{
+    hi_addr end = mapped_end(p, base, chunk, prev_size, size);
+    if (end == 0 || end > limit)
+        return false;
+    mapped_set(mapped, base, chunk, end);
+    mapped->usable -= end - chunk != chunk_bytes(size) ? 8 : 0;
+    return true;
+}
+
 /* The aligned chunk in the mapping at base, whose own header is stale and says own_end. */
 static bool mapped_aligned(struct ptmalloc *p, hi_addr base, hi_addr own_end, hi_addr limit,
                            struct mapped *mapped)
@@ -100,12 +112,8 @@ static bool mapped_aligned(struct ptmalloc *p, hi_addr base, hi_addr own_end, hi
             p->unread = chunk < own_end ? chunk : p->unread;
             continue;
         }
-        hi_addr end = mapped_end(p, base, chunk, prev_size, size);
-        if (end == 0 || end > limit)
-            continue;
-        mapped_set(mapped, base, chunk, end);
-        mapped->usable -= end - chunk != chunk_bytes(size) ? 8 : 0;
-        return true;
+        if (mapped_take(p, base, chunk, prev_size, size, limit, mapped))
+            return true;
     }
     return false;
 }
@@ -121,12 +129,8 @@ static bool mapped_moved(struct ptmalloc *p, hi_addr base, hi_addr own_end, hi_a
         hi_addr chunk = user - PTMALLOC_HEADER_BYTES;
         if (!header_at(p, chunk, &prev_size, &size))
             continue;
-        hi_addr end = mapped_end(p, base, chunk, prev_size, size);
-        if (end == 0 || end > limit)
-            continue;
-        mapped_set(mapped, base, chunk, end);
-        mapped->usable -= end - chunk != chunk_bytes(size) ? 8 : 0;
-        return true;
+        if (mapped_take(p, base, chunk, prev_size, size, limit, mapped))
+            return true;
     }
     return false;
 }

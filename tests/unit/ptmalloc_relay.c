@@ -4,6 +4,7 @@
  * window, some never touched, with random headers smashed in all but the first.
  */
 #include "heap/heap.h"
+#include "unit/seeded_child.h"
 #include "unit/tap.h"
 
 #include <malloc.h>
@@ -152,37 +153,9 @@ static void compare(struct target *target, struct symbols *symbols, uint64_t see
     heaps_close(plain);
 }
 
-static void seed_run(uint64_t seed)
-{
-    int ready[2];
-    char byte;
-    struct target *target = NULL;
-    struct symbols *symbols = NULL;
-    struct target_options options = {0};
-    struct hi_err err = {0};
-    fflush(stdout);
-    if (pipe(ready) != 0)
-        exit(99);
-    pid_t pid = fork();
-    if (pid == 0)
-        child(seed, ready[1]);
-    close(ready[1]);
-    if (read(ready[0], &byte, 1) == 1 &&
-        target_open_process(&target, pid, &options, &err) == HI_OK &&
-        symbols_open(&symbols, target, &options, &err) == HI_OK)
-        compare(target, symbols, seed);
-    else
-        ok(false, "seed %d: %s", (int)seed, err.message);
-    symbols_close(symbols);
-    target_close(target);
-    kill(pid, SIGKILL);
-    waitpid(pid, NULL, 0);
-    close(ready[0]);
-}
-
 int main(void)
 {
     for (uint64_t seed = 0; seed < SEEDS; seed++)
-        seed_run(seed);
+        seed_run(seed, child, compare);
     return done();
 }
