@@ -8,7 +8,7 @@
  * blocks) is left to blocks_at_many().
  *
  * A place is 32 bits: its GiB, counted in the list given, and the word's place in it in units of 8
- * bytes, 27 bits. Memory: 16 bytes for 64 KiB of the GiBs with slabs.
+ * bytes, 27 bits. Memory: 8 bytes for 4 to 64 KiB of the GiBs with slabs.
  */
 #ifndef HEAP_STARTS_H
 #define HEAP_STARTS_H

@@ -24,21 +24,25 @@ static void must(enum hi_code code)
         abort();
 }
 
-/* A slab somewhere from `at` on, with odd starts, strides and dead slots; where it ends. */
-static hi_addr slab_push(struct blocks *blocks, hi_addr at)
+/* A slab somewhere from `at` on, with odd strides and dead slots, and odd starts where it need not
+ * lie on a grid of 2^grid_bits; where it ends. */
+static hi_addr slab_push(struct blocks *blocks, hi_addr at, unsigned grid_bits)
 {
+    hi_addr grid = (UINT64_C(1) << grid_bits) - 1;
     static uint64_t bits[BITS_MOST / 64 + 1];
     struct region slab = {.shape = REGION_SLAB};
+    bool is_full = random_below(4) == 0;
     at = (at + 15) & ~(hi_addr)15;
-    slab.start = at + random_below(3) * 4096 * random_below(20);
+    slab.start = (at + random_below(3) * 4096 * random_below(20) + grid) & ~grid;
     slab.first = slab.start + random_below(2) * 64 * random_below(40) + random_below(20) / 19 * 3;
     slab.stride =
         (uint32_t)(random_below(10) ? 8 * (1 + random_below(600)) : random_below(999) + 1);
     slab.usable = slab.stride - random_below(2) * random_below(slab.stride);
     slab.count = (uint32_t)random_below(300000 / slab.stride + 2);
     slab.end = slab.first + (hi_addr)slab.count * slab.stride + random_below(2) * 70000 + 1;
+    slab.end = (slab.end + grid) & ~grid;
     for (size_t i = 0; i <= slab.count / 64 && i < sizeof bits / sizeof *bits; i++)
-        bits[i] = random_below(3) ? ~UINT64_C(0) : random_below(UINT64_MAX);
+        bits[i] = is_full || random_below(3) ? ~UINT64_C(0) : random_below(UINT64_MAX);
     if (slab.count < BITS_MOST)
         must(blocks_add(blocks, &slab, bits, NULL));
     return slab.end;
@@ -62,12 +66,14 @@ static hi_addr chunks_push(struct blocks *blocks, hi_addr at)
 
 static struct blocks *random_blocks(unsigned kinds)
 {
+    static const unsigned grids[] = {0, 12, 14, 16};
     struct blocks *blocks;
+    unsigned grid_bits = grids[random_below(4)];
     must(blocks_new(&blocks, NULL));
     for (unsigned g = 0; g < 2; g++) {
         hi_addr at = (g ? SECOND : FIRST) + (random_below(2) ? 0 : (1 << 30) - (5 << 20));
         for (unsigned i = 0; i < 12; i++)
-            at = kinds & 1 && (kinds == 1 || random_below(2)) ? slab_push(blocks, at)
+            at = kinds & 1 && (kinds == 1 || random_below(2)) ? slab_push(blocks, at, grid_bits)
                                                               : chunks_push(blocks, at);
     }
     must(blocks_finish(blocks, NULL));
