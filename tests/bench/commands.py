@@ -105,9 +105,10 @@ def environment(library):
     return env
 
 
-def measure(library, command, times=1):
+def measure(library, command, times=1, options=()):
     """(seconds by the clock, of processor time, peak MiB) of a command and all it starts."""
-    out = subprocess.run([heaptest.BUILD / "bench" / "measure", "-n", str(times), library, *command],
+    out = subprocess.run([heaptest.BUILD / "bench" / "measure", "-n", str(times), *options, library,
+                          *command],
                          stdout=subprocess.PIPE, check=True, text=True, env=environment("")).stdout
     status, wall, processor, peak = out.split()
     return (float(wall), float(processor), float(peak)) if status == "0" else None

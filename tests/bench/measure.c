@@ -3,9 +3,10 @@
  * time, peak resident MiB (the largest of it and what it started). Small and linked statically: a
  * child's peak begins with that of the process it was forked from.
  *
- *     measure [-n TIMES] LIBRARY COMMAND...     LIBRARY is preloaded, "": none
+ *     measure [-n TIMES] [-i FILE] [-o FILE] LIBRARY COMMAND...     LIBRARY is preloaded, "": none
  *
- * TIMES: one after the other, times added up, the largest peak.
+ * TIMES: one after the other, times added up, the largest peak. FILE: what it reads, and where what
+ * it prints goes (both /dev/null).
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -22,11 +23,16 @@ static double seconds(struct timeval t)
     return (double)t.tv_sec + (double)t.tv_usec / 1e6;
 }
 
+static const char *input = "/dev/null", *output = "/dev/null";
+
 static _Noreturn void command_run(char **argv)
 {
-    int nothing = open("/dev/null", O_RDWR);
-    for (int i = 0; i < 3; i++)
-        dup2(nothing, i);
+    int from = open(input, O_RDONLY), to = open(output, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (from < 0 || to < 0)
+        _exit(127);
+    dup2(from, 0);
+    dup2(to, 1);
+    dup2(to, 2);
     if (argv[0][0])
         setenv("LD_PRELOAD", argv[0], 1);
     execvp(argv[1], argv + 1);
@@ -45,10 +51,11 @@ int main(int argc, char **argv)
     int status = 0;
     long times = 1, peak = 0;
     double processor = 0, begun = now();
-    if (argc > 2 && strcmp(argv[1], "-n") == 0) {
-        times = strtol(argv[2], NULL, 10);
-        argc -= 2;
-        argv += 2;
+    for (; argc > 2 && argv[1][0] == '-'; argc -= 2, argv += 2) {
+        if (strcmp(argv[1], "-n") == 0)
+            times = strtol(argv[2], NULL, 10);
+        else
+            *(argv[1][1] == 'i' ? &input : &output) = argv[2];
     }
     if (argc < 3)
         return 2;
