@@ -60,9 +60,9 @@ static bool worker_new(struct build *build, struct build_worker *w)
         return false;
     w->results = malloc(places * sizeof *w->results);
     /* all of a group's blocks just not fat, and one window's words before they are found to be */
-    w->group = malloc((BUILD_GROUP * (size_t)EDGES_FAT + places) * sizeof *w->group);
+    w->group = malloc((BUILD_GROUP * (size_t)EDGES_FAT + places + DEAL_SLACK) * sizeof *w->group);
     w->list = malloc(BUILD_GROUP * sizeof *w->list);
-    w->slots = malloc(places * sizeof *w->slots);
+    w->slots = malloc((places + DEAL_SLACK) * sizeof *w->slots);
     w->ends = malloc(WINDOW_BYTES / 8 * sizeof *w->ends); /* slots are not smaller than words */
     return w->results && w->group && w->list && w->slots && w->ends;
 }
@@ -310,6 +310,7 @@ static struct build *build_new(struct graph *graph, struct target *target,
 #endif
     struct hi_range span = blocks_span(graph->blocks);
     build->rule = (struct filter_rule){~options->tag_mask, span.start, span.end};
+    build->deal = deal_best();
     return build;
 }
 

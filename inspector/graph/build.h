@@ -5,6 +5,7 @@
 #define GRAPH_BUILD_H
 
 #include "base/parallel.h"
+#include "graph/deal.h"
 #include "graph/graph_table.h"
 #include "graph/harvest.h"
 #include "graph/resolve.h"
@@ -69,6 +70,7 @@ struct build {
     bool has_popcount; /* the processor's */
     struct resolve resolve;
     struct filter_rule rule;
+    deal_function deal;
     hole_list holes;
     build_extents large, roots;
     struct build_worker workers[PARALLEL_MAX_JOBS];

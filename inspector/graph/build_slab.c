@@ -78,27 +78,22 @@ static size_t deal(struct build_worker *w, const struct region *region, const ui
 }
 
 /* deal(), with codes straight to where the group's edges are: three passes in one, over words that
- * fill most of the cache (a tenth of a stop). false: some word is unusual, and nothing was done. */
+ * fill most of the cache. false: some word is unusual, and nothing was done. */
 static bool deal_codes(const struct build *build, struct build_worker *w,
-                       const struct region *region, hi_block block, size_t *count)
+                       const struct region *region, hi_block block, bool all_live, size_t *count)
 {
     const struct window *window = &w->window;
-    const struct codes *codes = &build->graph->codes;
-    const uint64_t *live = build->resolve.live;
-    uint64_t magic = (UINT64_C(1) << 40) / region->stride + 1;
-    uint32_t stride = region->stride, room = (uint32_t)region->usable - 8;
-    uint32_t *group = w->group + w->group_count;
-    bool unusual = false;
-    size_t to = 0;
-    for (size_t i = 0; i < window->count; i++) {
-        uint32_t offset = window->offsets[i];
-        uint32_t slot = (uint32_t)(offset * magic >> 40);
-        bool stays = bits_get(live, block + slot) & (offset - slot * stride <= room);
-        unusual |= stays & !codes_plain(codes, window->values[i], &group[to]);
-        w->slots[to] = (uint16_t)slot;
-        to += stays;
-    }
-    *count = to;
+    const struct deal deal = {
+        .codes = &build->graph->codes,
+        .live = build->resolve.live,
+        .block = block,
+        .stride = region->stride,
+        .usable = (uint32_t)region->usable,
+        .all_live = all_live,
+    };
+    bool unusual;
+    *count = build->deal(&deal, window->offsets, window->values, window->count,
+                         w->group + w->group_count, w->slots, &unusual);
     return !unusual;
 }
 
@@ -145,9 +140,11 @@ void build_slab(struct build *build, struct build_worker *w, const struct region
         uint64_t bytes = (uint64_t)(stop - block - 1) * region->stride + region->usable;
         window_open(&w->window, start, start + bytes);
         uint8_t *degrees = &build->graph->edges.degrees[block];
-        w->words += (uint64_t)live_between(live, block, stop) * (region->usable / 8);
+        uint32_t live_count = live_between(live, block, stop);
+        bool all_live = live_count == stop - block;
+        w->words += (uint64_t)live_count * (region->usable / 8);
         size_t count;
-        if (build->deferred && deal_codes(build, w, region, block, &count)) {
+        if (build->deferred && deal_codes(build, w, region, block, all_live, &count)) {
             w->kept += count;
             gather_whole(w, count, degrees, stop - block);
         } else {
