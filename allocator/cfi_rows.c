@@ -3,11 +3,17 @@
  *
  * For nearly all code at a call the CFA is rsp or rbp plus a constant, the return address lies
  * right below the CFA, and rbp is untouched or saved at a constant distance. That fits 28 bits, and
- * 36 more are enough to know which address they are for: a multiplication by an odd number permutes
- * the 2^47 addresses; its upper 11 bits choose one of 2048 lines of 64 bytes, the lower 36 are kept
- * in the word. So the table is 128 KiB for the whole process, read and written one word at a time
- * by all threads, without order: each word stands for itself. A word that two threads write at once
- * is written twice. 0 is no row: ROW_NONE is not stored.
+ * 36 more are enough to know which address they are for, beside the place of the word, a line of 64
+ * bytes out of 2048. A multiplication by an odd number permutes the lower 42 bits of addresses; its
+ * upper 6 bits choose a line of a page, its lower 36 are kept in the word. Which of 32 pages that
+ * is says the rest: the 5 bits of the address above 42, exclusive-or 5 of the lower ones. Those are
+ * counted in 2 KiB of code, so that rows of one piece of code lie on one page and its neighbours'
+ * on others: what samples a small program, some dozen functions of three modules, touches 4 or 5
+ * pages of rows (16, were they strewn by the product alone), and a large one all, as evenly.
+ *
+ * So the table is 128 KiB for the whole process, read and written one word at a time by all
+ * threads, without order: each word stands for itself. A word that two threads write at once is
+ * written twice. 0 is no row: ROW_NONE is not stored.
  *
  * Where there is no word, the module is looked up with _dl_find_object, which takes no lock and may
  * be called in signal handlers; where the C library does not have it, with dl_iterate_phdr, which
@@ -279,21 +285,19 @@ static void row_keep(uint64_t *line, uint64_t first, uint64_t word, uint32_t gen
 /* The rest of the line, and then the module. */
 NOINLINE uint32_t cfi_row_fill(uintptr_t pc)
 {
-    uint64_t hash = pc * ROW_PC_MULTIPLY & ((1ULL << ROW_PC_BITS) - 1);
-    uint64_t tag = hash & ((1ULL << ROW_TAG_BITS) - 1), first = tag >> (ROW_TAG_BITS - 3);
-    uint64_t *line = stack_hot.rows + (hash >> ROW_TAG_BITS) * 8;
+    struct row_place place = row_place(pc);
     if (pc >> ROW_PC_BITS || pc == 0)
         return ROW_BARE;
     for (uint32_t i = 0; i < 8; i++) {
-        uint64_t word = __atomic_load_n(&line[i], __ATOMIC_RELAXED);
-        if (word >> ROW_BITS == tag && (word & ROW_KIND_MASK) != ROW_NONE)
+        uint64_t word = __atomic_load_n(&place.line[i], __ATOMIC_RELAXED);
+        if (word >> ROW_BITS == place.tag && (word & ROW_KIND_MASK) != ROW_NONE)
             return (uint32_t)word & ((1u << ROW_BITS) - 1);
     }
     uint32_t generation = __atomic_load_n(&stack_hot.generation, __ATOMIC_ACQUIRE);
     bool keep;
     uint32_t row = row_look_up(pc - 1, &keep);
     if (keep)
-        row_keep(line, first, tag << ROW_BITS | row, generation);
+        row_keep(place.line, place.first, place.tag << ROW_BITS | row, generation);
     return row;
 }
 

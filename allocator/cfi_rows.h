@@ -28,9 +28,15 @@ enum {
     ROW_NUMBER_BITS = 18, /* of n / 8 */
     ROW_BITS = ROW_NUMBER_SHIFT + ROW_NUMBER_BITS,
     ROW_TAG_BITS = 36,
+    ROW_LINE_BITS = 6, /* of a page of rows */
+    ROW_PAGE_BITS = 5,
+    ROW_CODE_SHIFT = 11, /* code of this many bytes has its rows on one page */
+    ROW_HASH_BITS = ROW_TAG_BITS + ROW_LINE_BITS,
 };
 #define ROW_PC_BITS     47
 #define ROW_PC_MULTIPLY 0x9e3779b97f4a7c15ULL
+_Static_assert(ROW_HASH_BITS + ROW_PAGE_BITS == ROW_PC_BITS, "a place and a tag are one address");
+_Static_assert(1 << (ROW_PAGE_BITS + ROW_LINE_BITS) == STACK_ROW_LINES, "lines");
 
 static inline uint32_t row_slot(uint32_t row)
 {
@@ -42,6 +48,22 @@ static inline uint32_t row_number(uint32_t row)
     return (row >> ROW_NUMBER_SHIFT) * 8;
 }
 
+/* Where the row of a return address may be: a line of 8 words, the one to begin with, and the tag
+ * that it has there and no other address. */
+struct row_place {
+    uint64_t *line;
+    uint64_t first, tag;
+};
+
+static inline struct row_place row_place(uintptr_t pc)
+{
+    uint64_t hash = pc * ROW_PC_MULTIPLY & ((1ULL << ROW_HASH_BITS) - 1);
+    uint64_t tag = hash & ((1ULL << ROW_TAG_BITS) - 1);
+    uint64_t page = (pc >> ROW_CODE_SHIFT ^ pc >> ROW_HASH_BITS) & ((1u << ROW_PAGE_BITS) - 1);
+    uint64_t *rows = stack_hot.rows + (page << ROW_LINE_BITS) * 8; /* while the product is made */
+    return (struct row_place){rows + (hash >> ROW_TAG_BITS) * 8, tag >> (ROW_TAG_BITS - 3), tag};
+}
+
 uint32_t cfi_row_fill(uintptr_t pc);
 /* For an instruction that was interrupted, not one behind a call. Is not kept. */
 uint32_t cfi_row_exact(uintptr_t pc);
@@ -49,12 +71,9 @@ uint32_t cfi_row_exact(uintptr_t pc);
 /* The row for a return address. */
 static inline uint32_t cfi_row_find(uintptr_t pc)
 {
-    uint64_t hash = pc * ROW_PC_MULTIPLY & ((1ULL << ROW_PC_BITS) - 1);
-    uint64_t tag = hash & ((1ULL << ROW_TAG_BITS) - 1);
-    const uint64_t *line = stack_hot.rows + (hash >> ROW_TAG_BITS) * 8;
-    uint64_t first = tag >> (ROW_TAG_BITS - 3);
-    uint64_t word = __atomic_load_n(&line[first], __ATOMIC_RELAXED);
-    if (LIKELY(word >> ROW_BITS == tag))
+    struct row_place place = row_place(pc);
+    uint64_t word = __atomic_load_n(&place.line[place.first], __ATOMIC_RELAXED);
+    if (LIKELY(word >> ROW_BITS == place.tag))
         return (uint32_t)word & ((1u << ROW_BITS) - 1);
     return cfi_row_fill(pc);
 }

@@ -9,6 +9,7 @@
  * _dl_find_object, and as a static program (tests.mk).
  */
 #define _GNU_SOURCE
+#include "allocator/cfi_rows.h"
 #include "programs/capture_compare.h"
 #include "unit/tap.h"
 
@@ -614,7 +615,33 @@ static void test_odd_rows(void)
 }
 #endif
 
-/* ---- before all, and the table ---- */
+/* ---- before all, and the tables ---- */
+
+/* The address that a row in this place with this tag is for. */
+static uintptr_t row_place_address(struct row_place place)
+{
+    uint64_t line = (uint64_t)(place.line - stack_hot.rows) / 8, inverse = 1;
+    uint64_t page = line >> ROW_LINE_BITS, mask = (1ULL << ROW_HASH_BITS) - 1;
+    uint64_t hash = (line & ((1u << ROW_LINE_BITS) - 1)) << ROW_TAG_BITS | place.tag;
+    for (int i = 0; i < 6; i++)
+        inverse *= 2 - ROW_PC_MULTIPLY * inverse;
+    uint64_t low = hash * inverse & mask;
+    return low | (page ^ (low >> ROW_CODE_SHIFT & ((1u << ROW_PAGE_BITS) - 1))) << ROW_HASH_BITS;
+}
+
+static void test_row_places(void)
+{
+    unsigned long wrong = 0;
+    for (int i = 0; i < 100000; i++) {
+        uintptr_t pc = ((uint64_t)next_random() << 31 ^ next_random()) >> i % 48;
+        pc &= (1ULL << ROW_PC_BITS) - 1;
+        struct row_place place = row_place(pc);
+        wrong += row_place_address(place) != pc || place.tag >> ROW_TAG_BITS || place.first > 7 ||
+                 (uint64_t)(place.line - stack_hot.rows) >= STACK_ROW_LINES * 8;
+    }
+    ok(wrong == 0, "the place of a row and its tag say which address it is for (%lu do not)",
+       wrong);
+}
 
 static void test_table(void)
 {
@@ -661,6 +688,7 @@ int main(void)
     test_bare_code();
     test_odd_rows();
 #endif
+    test_row_places();
     test_table();
     return done();
 }
