@@ -5,7 +5,9 @@
  * on the build. 5.3: tcache begins with a pointer to tcache_slow, which holds a pointer back. 5.1
  * and 5.2: its descriptor points to its own two arrays of bins. 5.0: the caches of an arena are a
  * ring. So every word of the window below the thread pointer is tried as such a place, with the
- * cheap test first; a false hit would need two words that agree by chance.
+ * cheap test first, from the thread pointer down: the stack comes behind the TLS, and may hold
+ * words that agree by chance. The distance from the thread pointer is the same in all threads; what
+ * some agree on is where the others have theirs, or have none.
  *
  * A bin holds a stack of pointers to free regions. 5.3: from stack_head up to the address whose low
  * 16 bits are low_bits_empty. Before: ncached of them below avail. The stacks lie in blocks that
@@ -35,10 +37,22 @@ enum {
     RECORD_TOP_BYTES = 16384,  /* of a mapping, in which a thread record is looked for */
     RECORD_ALIGN = 64,
     CACHES_MAX = 1 << 17,
-    FILL_MAX = 200, /* before 5.3: most that a bin of small blocks holds */
+    THREADS_AGREE = 4, /* about where the caches are: enough */
+    FILL_MAX = 200,    /* before 5.3: most that a bin of small blocks holds */
 };
 
 #define NO_THREAD SIZE_MAX
+
+/* Where a cache is in the TLS of a thread: so far below the thread pointer. */
+struct tls_place {
+    const struct jemalloc_cache_layout *row;
+    uint64_t distance;
+};
+
+struct anchor {
+    hi_addr pointer; /* thread pointer */
+    size_t thread;
+};
 
 struct cache_search {
     const struct heap_context *context;
@@ -47,6 +61,8 @@ struct cache_search {
     hi_addr start; /* of the window */
     size_t bytes;
     unsigned char *window;
+    VECTOR(struct anchor) anchors;
+    VECTOR(hi_addr) running; /* thread pointers of threads that run, rising */
     uint64_t *stack;
     uint64_t seen; /* blocks of the cache in hand */
     struct hi_range filling;
@@ -316,46 +332,57 @@ static bool stacks_keep(struct cache_search *search, const struct jemalloc_cache
 static bool cache_push(struct cache_search *search, const struct jemalloc_cache_layout *row,
                        hi_addr place, size_t thread)
 {
-    bool thread_gone = thread == NO_THREAD;
-    for (size_t i = 0; thread_gone && i < search->heap->caches.count; i++) {
-        if (search->heap->caches.items[i].place == place)
-            return true;
-    }
     if (search->heap->caches.count == CACHES_MAX)
         return true;
     struct jemalloc_cache *cache = VECTOR_PUSH(&search->heap->caches);
     search->out_of_memory = !cache;
     if (!cache)
         return false;
-    *cache = (struct jemalloc_cache){row, place, thread_gone, thread};
+    *cache = (struct jemalloc_cache){row, place, thread == NO_THREAD, thread};
     hi_addr tsd = place - row->tsd_before;
     return place < row->tsd_before || sink_metadata(search->sink, tsd, tsd + row->tsd_bytes);
 }
 
-static bool window_search(struct cache_search *search, size_t thread)
+/* -- where threads have their caches ------------------------------------------------------------
+ */
+
+static bool anchor_push(struct cache_search *search, hi_addr pointer, size_t thread)
 {
-    for (size_t i = 0; i < search->bytes; i += 8) {
-        for (size_t row = 0; row < jemalloc_cache_count; row++) {
-            if (cache_at(search, &jemalloc_caches[row], search->start + i))
-                return cache_push(search, &jemalloc_caches[row], search->start + i, thread);
-        }
-    }
-    return true;
+    struct anchor *anchor = VECTOR_PUSH(&search->anchors);
+    search->out_of_memory = !anchor;
+    if (anchor)
+        *anchor = (struct anchor){pointer, thread};
+    return anchor != NULL;
 }
 
-/* What of [fs - WINDOW_BYTES, fs) can be read: the end of it, since a mapping may begin inside. */
-static void window_read(struct cache_search *search, hi_addr thread_pointer)
+/* What of [start, end) can be read: the end of it, since a mapping may begin inside. */
+static void window_read(struct cache_search *search, hi_addr start, hi_addr end)
 {
-    hi_addr start = thread_pointer > WINDOW_BYTES ? thread_pointer - WINDOW_BYTES : 0;
-    const struct mapping *mapping = target_mapping_at(search->context->target, thread_pointer - 1);
+    const struct mapping *mapping = target_mapping_at(search->context->target, end - 1);
     if (mapping && mapping->start > start)
         start = mapping->start;
     search->start = (start + 7) & ~UINT64_C(7);
     search->bytes = 0;
-    if (mapping && thread_pointer > search->start)
+    if (mapping && end > search->start)
         search->bytes = target_read_some(search->context->target, search->start, search->window,
-                                         (size_t)(thread_pointer - search->start)) &
+                                         (size_t)(end - search->start)) &
                         ~(size_t)7;
+}
+
+/* The nearest to the thread pointer: there is the TLS; further down comes the stack, on which
+ * anything may be. */
+static bool window_search(const struct cache_search *search, hi_addr pointer, struct tls_place *tls)
+{
+    for (size_t i = search->bytes; i >= 8; i -= 8) {
+        hi_addr place = search->start + i - 8;
+        for (size_t row = 0; row < jemalloc_cache_count; row++) {
+            if (cache_at(search, &jemalloc_caches[row], place)) {
+                *tls = (struct tls_place){&jemalloc_caches[row], pointer - place};
+                return true;
+            }
+        }
+    }
+    return false;
 }
 
 /* glibc's thread record: points to itself twice, and to the dtv between. */
@@ -370,27 +397,74 @@ static bool record_search(struct cache_search *search, const struct mapping *map
         memcpy(words, top + i, sizeof words);
         if (words[0] != start + i || words[2] != words[0] || words[1] == 0)
             continue;
-        window_read(search, start + i);
-        if (!window_search(search, NO_THREAD))
+        if (!(search->running.count && bsearch(words, search->running.items, search->running.count,
+                                               sizeof *words, evidence_by_address)) &&
+            !anchor_push(search, start + i, NO_THREAD))
             return false;
     }
     return true;
 }
 
-static bool caches_find(struct cache_search *search)
+/* Threads that run, then those of which only the record is left. */
+static bool anchors_collect(struct cache_search *search)
 {
     struct target *target = search->context->target;
     for (size_t i = 0; i < target_thread_count(target); i++) {
         const struct thread *thread = target_thread(target, i);
         if (!thread->has_registers || thread->fs_base == 0)
             continue;
-        window_read(search, thread->fs_base);
-        if (!window_search(search, i))
+        hi_addr *item = VECTOR_PUSH(&search->running);
+        search->out_of_memory = !item;
+        if (!item || !anchor_push(search, thread->fs_base, i))
             return false;
+        *item = thread->fs_base;
     }
+    if (search->running.count)
+        qsort(search->running.items, search->running.count, sizeof *search->running.items,
+              evidence_by_address);
     for (size_t i = 0; i < target_mapping_count(target); i++) {
         const struct mapping *mapping = target_mapping(target, i);
         if (evidence_is_heap_mapping(mapping) && !record_search(search, mapping))
+            return false;
+    }
+    return true;
+}
+
+/* The distance from the thread pointer is the same in all threads: what most say. */
+static bool tls_place_find(struct cache_search *search, struct tls_place *tls)
+{
+    struct evidence_vote vote = {0};
+    uint64_t winner = 0;
+    for (size_t i = 0;
+         i < search->anchors.count && evidence_vote_winner(&vote, &winner) < THREADS_AGREE; i++) {
+        hi_addr pointer = search->anchors.items[i].pointer;
+        struct tls_place here;
+        window_read(search, pointer > WINDOW_BYTES ? pointer - WINDOW_BYTES : 0, pointer);
+        if (window_search(search, pointer, &here))
+            evidence_vote_cast(&vote, here.distance * jemalloc_cache_count +
+                                          (uint64_t)(here.row - jemalloc_caches));
+    }
+    if (!evidence_vote_winner(&vote, &winner))
+        return false;
+    *tls = (struct tls_place){&jemalloc_caches[winner % jemalloc_cache_count],
+                              winner / jemalloc_cache_count};
+    return true;
+}
+
+static bool caches_find(struct cache_search *search)
+{
+    struct tls_place tls;
+    if (!anchors_collect(search))
+        return false;
+    if (!tls_place_find(search, &tls))
+        return true;
+    for (size_t i = 0; i < search->anchors.count; i++) {
+        const struct anchor *anchor = &search->anchors.items[i];
+        hi_addr place = anchor->pointer - tls.distance, tsd = place - tls.row->tsd_before;
+        if (place < tls.row->tsd_before)
+            continue;
+        window_read(search, tsd, tsd + tls.row->tsd_bytes);
+        if (cache_at(search, tls.row, place) && !cache_push(search, tls.row, place, anchor->thread))
             return false;
     }
     return true;
@@ -412,6 +486,8 @@ enum hi_code jemalloc_caches_find(struct jemalloc *heap, const struct heap_conte
         return code;
     bool go_on = caches_find(&search);
     free(search.window);
+    VECTOR_FREE(&search.anchors);
+    VECTOR_FREE(&search.running);
     if (search.out_of_memory)
         return hi_no_memory(err);
     return go_on ? HI_OK : HI_STOPPED;
