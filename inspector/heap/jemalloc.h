@@ -30,12 +30,19 @@ struct jemalloc_cache {
     size_t thread; /* else: its index among the target's */
 };
 
+/* A slab whose bitmap is not written yet: jemalloc_unmade.c. */
+struct jemalloc_unmade {
+    hi_addr first;
+    uint32_t stride, count;
+};
+
 struct jemalloc {
     struct page_tree tree;
     const struct jemalloc_extent_layout *extent;
     VECTOR(hi_addr) records;        /* all extent records, rising, no doubles */
     struct page_tree_tables tables; /* the tree's own: metadata */
     VECTOR(struct jemalloc_cache) caches;
+    VECTOR(struct jemalloc_unmade) unmade;
     uint32_t arena_index[JEMALLOC_ARENAS_MAX]; /* ours + 1; 0: not seen */
 };
 
@@ -50,6 +57,29 @@ HI_MUST_USE enum hi_code jemalloc_tree_walk(struct jemalloc *heap,
 /* Take a record apart. false: it contradicts itself. */
 bool jemalloc_extent_decode(const struct jemalloc *heap, const unsigned char *record,
                             struct jemalloc_extent *extent);
+/* The record that an entry of a leaf names; 0: none. */
+hi_addr jemalloc_leaf_record(const struct jemalloc *heap, uint64_t entry);
+
+/* -- jemalloc_unmade.c --------------------------------------------------------------------------
+ */
+struct jemalloc_words {
+    VECTOR(uint64_t) items; /* rising */
+};
+/* What the threads inside the allocator have in their hands. */
+struct jemalloc_hands {
+    unsigned inside;                 /* threads */
+    struct jemalloc_words near, far; /* registers and innermost frames; further up the stack */
+};
+HI_MUST_USE bool jemalloc_hands_read(struct jemalloc_hands *hands, const struct jemalloc *heap,
+                                     const struct heap_context *context); /* false: memory */
+void jemalloc_hands_free(struct jemalloc_hands *hands);
+/* Is a thread making this slab of `regions`, `set` of them free by its bitmap? */
+bool jemalloc_slab_is_unmade(const struct jemalloc *heap, const struct heap_context *context,
+                             const struct jemalloc_hands *hands,
+                             const struct jemalloc_extent *extent, unsigned regions, unsigned set);
+/* What heap->unmade has as live is in flight. HI_STOPPED: enough. */
+HI_MUST_USE enum hi_code jemalloc_unmade_overlay(const struct jemalloc *heap,
+                                                 struct heap_sink *sink);
 
 /* -- jemalloc_arena.c ---------------------------------------------------------------------------
  */

@@ -6,7 +6,7 @@
  * so that stale words in it are not taken for references. So are those that a thread has taken out
  * to give them back to the system: active, but of no size class. What the allocator keeps for
  * itself (base blocks: records, tables, arenas) is metadata. Thread caches come last
- * (jemalloc_cache.c).
+ * (jemalloc_cache.c), then slabs that a thread is making (jemalloc_unmade.c).
  *
  * Facts that must agree, else a finding: a record names an address and a size that do not
  * overlap another's (the table of blocks sees to it), and a slab's free count equals the set bits
@@ -19,7 +19,6 @@
  *
  * Version: the string in the module's read-only data ("5.3.0-0-g..."), else the layout class.
  */
-#include "heap/block_list.h"
 #include "heap/evidence.h"
 #include "heap/jemalloc.h"
 
@@ -96,6 +95,7 @@ static void jemalloc_close(void *state)
     VECTOR_FREE(&heap->records);
     VECTOR_FREE(&heap->tables.items);
     VECTOR_FREE(&heap->caches);
+    VECTOR_FREE(&heap->unmade);
     free(heap);
 }
 
@@ -154,7 +154,8 @@ struct walk {
     struct heap_sink *sink;
     uint64_t slabs, slabs_off; /* slabs whose free count and bitmap disagree */
     uint64_t system_bytes;
-    unsigned inside, half_done;       /* threads in the allocator; records that one is writing */
+    struct jemalloc_hands hands;
+    unsigned half_done;               /* records that a thread inside is writing */
     VECTOR(struct extent_span) spans; /* then only of those that are cut */
     VECTOR(hi_addr) bases;            /* base blocks that were counted */
     bool out_of_memory;
@@ -191,6 +192,13 @@ static bool slab_push(struct walk *walk, const struct jemalloc_extent *extent,
         bool is_free = extent->bitmap[i / 64] >> (i % 64) & 1;
         set += is_free;
         live[i / 64] |= (uint64_t)!is_free << (i % 64);
+    }
+    if (jemalloc_slab_is_unmade(walk->heap, walk->context, &walk->hands, extent, region->count,
+                                set)) {
+        struct jemalloc_unmade *unmade = VECTOR_PUSH(&walk->heap->unmade);
+        walk->out_of_memory |= !unmade;
+        if (unmade)
+            *unmade = (struct jemalloc_unmade){region->first, region->stride, region->count};
     }
     walk->slabs++;
     walk->slabs_off += set != extent->free_count;
@@ -263,7 +271,7 @@ static void spans_reduce(struct walk *walk)
             items[kept++] =
                 (struct extent_span){items[i].start, items[i + 1].start, items[i].record};
     }
-    walk->spans.count = kept <= walk->inside ? kept : 0;
+    walk->spans.count = kept <= walk->hands.inside ? kept : 0;
 }
 
 /* false: nothing is left of it. */
@@ -291,7 +299,7 @@ static bool record_push(struct walk *walk, hi_addr place, const unsigned char *b
     extent.record = place;
     if (jemalloc_extent_decode(walk->heap, bytes, &extent))
         return !extent_cut(walk, &extent) || extent_push(walk, &extent);
-    if (walk->half_done < walk->inside) { /* each thread inside may be writing one record */
+    if (walk->half_done < walk->hands.inside) { /* each thread inside may be writing one record */
         struct arena *arena = sink_arena_at(walk->sink, arena_of(walk, extent.arena));
         walk->half_done++;
         if (arena)
@@ -446,22 +454,24 @@ static enum hi_code jemalloc_walk(const struct heap_context *context, struct hea
 {
     struct walk walk = {.context = context, .heap = heap->state, .sink = sink};
     /* a thread inside may hold a region that bitmap and count see apart */
-    walk.inside = block_lists_threads_inside(context, walk.heap->tree.module);
+    walk.out_of_memory = !jemalloc_hands_read(&walk.hands, walk.heap, context);
     enum hi_code code = jemalloc_tree_walk(walk.heap, context, err);
     if (code == HI_OK)
         code = all_push(&walk, err);
     VECTOR_FREE(&walk.spans);
     VECTOR_FREE(&walk.bases);
+    jemalloc_hands_free(&walk.hands);
     heap->system_bytes = walk.system_bytes;
     sink_check(sink, "slabs with nfree = free bits", walk.slabs, walk.slabs - walk.slabs_off,
-               walk.slabs_off <= walk.inside);
+               walk.slabs_off <= walk.hands.inside);
     return code;
 }
 
 static enum hi_code jemalloc_overlay(const struct heap_context *context, struct heap *heap,
                                      struct heap_sink *sink, struct hi_err *err)
 {
-    return jemalloc_caches_overlay(heap->state, context, sink, err);
+    enum hi_code code = jemalloc_caches_overlay(heap->state, context, sink, err);
+    return code == HI_OK ? jemalloc_unmade_overlay(heap->state, sink) : code;
 }
 
 const struct heap_reader jemalloc_reader = {

@@ -87,6 +87,11 @@ static hi_addr leaf_pointer(const struct page_tree_shape *shape, uint64_t entry,
     return (hi_addr)((int64_t)(entry << 16) >> 16) & ~mask;
 }
 
+hi_addr jemalloc_leaf_record(const struct jemalloc *heap, uint64_t entry)
+{
+    return leaf_pointer(heap->tree.shape, entry, heap->extent->pointer_mask);
+}
+
 /* -- recognising ---------------------------------------------------------------------------------
  */
 
@@ -202,7 +207,7 @@ static bool record_collect(void *context, uint64_t entry, hi_addr page)
 {
     struct collection *collection = context;
     struct jemalloc *heap = collection->heap;
-    hi_addr record = leaf_pointer(heap->tree.shape, entry, heap->extent->pointer_mask);
+    hi_addr record = jemalloc_leaf_record(heap, entry);
     (void)page;
     if (record == 0)
         return true;

@@ -177,6 +177,21 @@ enum hi_code page_tree_walk(const struct page_tree *tree, const struct heap_cont
     return whole ? HI_OK : HI_STOPPED;
 }
 
+bool page_tree_entry(const struct page_tree *tree, struct target *target, hi_addr address,
+                     uint64_t *entry)
+{
+    *entry = tree->root;
+    for (unsigned level = 0; level < tree->shape->levels; level++) {
+        uint64_t key = address >> level_shift(tree->shape, level);
+        key &= (UINT64_C(1) << tree->shape->bits[level]) - 1;
+        if ((level && !evidence_is_heap_address(target, *entry)) ||
+            target_read_u64(target, *entry + key * entry_bytes(tree->shape, level), entry, NULL) !=
+                HI_OK)
+            return false;
+    }
+    return true;
+}
+
 /* -- finding -------------------------------------------------------------------------------------
  */
 

@@ -61,4 +61,8 @@ HI_MUST_USE enum hi_code page_tree_walk(const struct page_tree *tree,
                                         struct page_tree_tables *tables, page_tree_visit visit,
                                         void *visit_context, struct hi_err *err);
 
+/* The entry of the page of an address; false: no table leads to it. */
+bool page_tree_entry(const struct page_tree *tree, struct target *target, hi_addr address,
+                     uint64_t *entry);
+
 #endif

@@ -98,6 +98,8 @@ static void stop_often(struct truth_run *run, unsigned stops, const char *name)
         }
         struct truth_result one =
             truth_read(target, driver.reader, run->table, &run->before, i == 0);
+        for (size_t n = 0; n < target_note_count(target); n++)
+            printf("# note: %s\n", target_note(target, n));
         target_close(target);
         read += one.read;
         if (i == 0 && !driver.remove)
