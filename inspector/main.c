@@ -9,6 +9,7 @@
 #include "answers.h"
 
 #include "analysis/judge.h"
+#include "base/warm.h"
 #include "graph/harvest.h"
 #include "report/progress_line.h"
 #include "report/terminal.h"
@@ -22,6 +23,9 @@
 #include <stdarg.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Tables take about so much of what the target has, in large heaps. */
+enum { WORTH_WARMING = 64 << 20, WARM_SHARE = 128 };
 
 static volatile sig_atomic_t stop_wanted;
 
@@ -126,8 +130,12 @@ static enum hi_code open_target(struct run *run, struct hi_err *err)
                                                   .debug_directory = o->debug_directory,
                                                   .progress = &run->progress,
                                                   .fork_copy = o->fork_copy};
-    if (is_deferred(run) && !o->unaligned)
-        run->harvest = harvest_new(target_process_size(o->pid), o->jobs, o->tag_mask);
+    if (is_deferred(run) && !o->unaligned) {
+        struct process_size size = target_process_size(o->pid);
+        if (size.own_bytes >= WORTH_WARMING)
+            warm_malloc(size.own_bytes / WARM_SHARE, o->jobs);
+        run->harvest = harvest_new(size, o->jobs, o->tag_mask);
+    }
     if (o->pid)
         return target_open_process(&run->in.target, o->pid, &run->target_options, err);
     return target_open_core(&run->in.target, o->core, &run->target_options, err);

@@ -1,6 +1,8 @@
 /* Keeping words of a walk's windows; see harvest.h. */
 #include "graph/harvest.h"
 
+#include "base/warm.h"
+
 #include <sys/mman.h>
 
 static void *reserve(uint64_t items, size_t item_bytes)
@@ -106,37 +108,15 @@ static void see(void *context, int number, hi_addr start, const unsigned char *m
 /* -- making ------------------------------------------------------------------------------------ */
 
 enum {
-    TOUCH_STEP_BYTES = 8 << 20,
     WORTH_TOUCHING = 64 << 20, /* bytes of the target's */
 };
 
-struct touching {
-    unsigned char *memory;
-    uint64_t bytes, next; /* next is shared */
-};
-
-static void touch_work(void *context, int worker)
-{
-    struct touching *touching = context;
-    uint64_t at;
-    (void)worker;
-#ifdef MADV_POPULATE_WRITE
-    while ((at = __atomic_fetch_add(&touching->next, TOUCH_STEP_BYTES, __ATOMIC_RELAXED)) <
-           touching->bytes)
-        if (madvise(touching->memory + at, TOUCH_STEP_BYTES, MADV_POPULATE_WRITE) != 0)
-            return;
-#else
-    (void)at;
-#endif
-}
-
 static void words_touch(struct harvest *harvest, uint64_t own_bytes, int jobs)
 {
-    uint64_t bytes = own_bytes / 16 & ~(uint64_t)(TOUCH_STEP_BYTES - 1); /* 4 bytes in 64 */
-    struct touching touching = {.memory = (unsigned char *)harvest->words, .bytes = bytes};
+    uint64_t bytes = own_bytes / 15 & ~(uint64_t)(WARM_STEP_BYTES - 1); /* 4 bytes in 60 */
     if (own_bytes < WORTH_TOUCHING || bytes > harvest->words_reserved * sizeof *harvest->words)
         return;
-    parallel_run(jobs > 0 ? jobs : parallel_default_jobs(), touch_work, &touching);
+    warm_touch(harvest->words, bytes, jobs);
     harvest->words_touched = bytes / sizeof *harvest->words;
 }
 
@@ -223,7 +203,7 @@ static bool pieces_join(struct harvest *harvest)
 
 void harvest_trim(uint32_t *words, uint64_t used, uint64_t touched)
 {
-    uint64_t from = (used * sizeof *words + TOUCH_STEP_BYTES) & ~(uint64_t)(TOUCH_STEP_BYTES - 1);
+    uint64_t from = (used * sizeof *words + WARM_STEP_BYTES) & ~(uint64_t)(WARM_STEP_BYTES - 1);
     if (from < touched * sizeof *words)
         madvise((unsigned char *)words + from, touched * sizeof *words - from, MADV_DONTNEED);
 }
