@@ -530,12 +530,24 @@ static bool leaders_find(struct lost *l)
     return fine;
 }
 
+static bool any_node(const struct blocks *blocks, const uint64_t *plane)
+{
+    for (size_t i = 0; i < blocks_region_count(blocks); i++) {
+        const struct region *region = blocks_region(blocks, i);
+        if (region->shape == REGION_NODE && bits_get(plane, region->base))
+            return true;
+    }
+    return false;
+}
+
 /* NODEs were needed to find leaders; in the list only blocks of heaps remain. */
 static bool list_without_nodes(struct lost *l)
 {
     struct graph *graph = l->graph;
     uint64_t *plane = graph->listed.plane;
     size_t kept = 0;
+    if (!any_node(l->graph->blocks, plane))
+        return true;
     for (size_t i = 0; i < graph->lost.count; i++) {
         hi_block block = graph->lost.items[i].block;
         if (is_node(l, block))

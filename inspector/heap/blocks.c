@@ -347,7 +347,8 @@ void blocks_at_many(const struct blocks *blocks, const hi_addr *addresses, size_
 
 static size_t region_index_of(const struct blocks *blocks, hi_block block)
 {
-    size_t low = 0, high = blocks->region_count; /* first region with base > block */
+    const uint32_t *near = &blocks->region_at[block >> REGION_AT_BITS];
+    size_t low = near[0], high = near[1] + (size_t)1; /* first region with base > block */
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         if (blocks->hot[middle].base <= block)

@@ -50,11 +50,11 @@ struct region {
                            last slack bytes of a block may be one past the end of what was asked */
     bool end_unasked;   /* SINGLE: its last byte was not asked for; the address behind it, often the
                            start of another mapping, is no end of what was */
+    bool interior_ok;   /* what malloc returned may lie inside the block (mimalloc, aligned) */
     uint16_t heap;      /* index of the heap in struct heaps; set by the sink */
     uint32_t arena;     /* index of the arena within the heap */
     enum region_shape shape;
-    bool interior_ok; /* what malloc returned may lie inside the block (mimalloc, aligned) */
-    hi_block base;    /* index of the first block; set by blocks_finish */
+    hi_block base; /* index of the first block; set by blocks_finish */
 };
 
 struct blocks;

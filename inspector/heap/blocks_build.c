@@ -34,6 +34,7 @@ void blocks_free(struct blocks *blocks)
     free(blocks->regions);
     free(blocks->hot);
     free(blocks->region_rank);
+    free(blocks->region_at);
     free(blocks->live);
     free(blocks->cached);
     free(blocks->suspect);
@@ -365,7 +366,9 @@ static enum hi_code regions_new(struct blocks *blocks, struct hi_err *err)
     blocks->regions = calloc(count, sizeof *blocks->regions);
     blocks->hot = calloc(count, sizeof *blocks->hot);
     blocks->region_rank = calloc(count, sizeof *blocks->region_rank);
-    if (!blocks->regions || !blocks->hot || !blocks->region_rank)
+    blocks->region_at =
+        malloc(((size_t)(blocks->total >> REGION_AT_BITS) + 2) * sizeof *blocks->region_at);
+    if (!blocks->regions || !blocks->hot || !blocks->region_rank || !blocks->region_at)
         return hi_no_memory(err);
     return HI_OK;
 }
@@ -373,9 +376,12 @@ static enum hi_code regions_new(struct blocks *blocks, struct hi_err *err)
 static void regions_number(struct blocks *blocks)
 {
     uint32_t base = 0;
+    uint64_t sampled = 0; /* next block whose region is written down */
     for (size_t i = 0; i < blocks->spans.spans.count; i++) {
         struct block_source *source = &blocks->sources.items[blocks->spans.spans.items[i].owner];
         source->region.base = base;
+        for (; sampled < (uint64_t)base + source->region.count; sampled += 1 << REGION_AT_BITS)
+            blocks->region_at[sampled >> REGION_AT_BITS] = (uint32_t)i;
         base += source->region.count;
         blocks->regions[i] = source->region;
         blocks->hot[i] = hot_of(&source->region);
@@ -387,6 +393,8 @@ static void regions_number(struct blocks *blocks)
     }
     blocks->count = base;
     blocks->region_count = blocks->spans.spans.count;
+    blocks->region_at[sampled >> REGION_AT_BITS] =
+        blocks->region_count ? (uint32_t)blocks->region_count - 1 : 0;
     for (size_t i = 0; i < blocks->suspects.count; i++) {
         const struct block_suspect *suspect = &blocks->suspects.items[i];
         uint32_t block = blocks->sources.items[suspect->source].region.base + suspect->ordinal;

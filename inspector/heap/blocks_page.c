@@ -3,15 +3,15 @@
  *
  * f(page) = number of regions that end at or before the page's start; it never falls with rising
  * address. An entry of a level is f itself where f is the same all over the entry's extent, else
- * (top bit set) the index of a table one level down: 1 GiB -> 2 MiB -> 64 KiB -> 4 KiB. So a
- * terabyte in one region costs one entry a GiB, a heap of aligned 64 KiB slabs three loads from
- * tables that fit the first-level cache, and only odd boundaries reach the last level. Each region
- * adds at most two tables a level (2.2 KiB): bounded by the number of regions, not by the span.
+ * (top bit set) the index of a table one level down: 1 GiB -> 2 MiB -> 16 KiB -> 4 KiB. So a
+ * terabyte in one region costs one entry a GiB, a heap of slabs on a grid of 16 KiB three loads
+ * from tables near by, and only odd boundaries reach the last level. Each region adds at most two
+ * tables a level (5 KiB): bounded by the number of regions, not by the span.
  */
 #include "heap/blocks_table.h"
 
 enum { LEVELS = 4 };
-static const unsigned level_shift[LEVELS] = {30, 21, 16, 12};
+static const unsigned level_shift[LEVELS] = {30, 21, 14, 12};
 #define IS_TABLE BLOCKS_PAGE_TABLE
 
 /* f(address), known to be at least from: gallop, then halve. */

@@ -15,6 +15,7 @@
 /* The 32 bytes that a look-up in a slab needs. magic 0: not a slab, or one for the slow road; with
  * stride HOT_CHUNKS: chunks, first is their grid. */
 #define HOT_CHUNKS UINT32_MAX
+enum { REGION_AT_BITS = 8 };
 struct block_hot {
     hi_addr first;
     uint64_t magic; /* ceil(2^64 / stride), or 0 */
@@ -39,6 +40,7 @@ struct blocks {
     struct region *regions;
     struct block_hot *hot;
     uint32_t *region_rank; /* CHUNKS: index into ranks */
+    uint32_t *region_at;   /* of every 256th block: index of its region; and the last region */
     size_t region_count;
     uint32_t count;
     uint64_t *live, *cached, *suspect; /* suspect: NULL while there is none */
@@ -75,9 +77,9 @@ static inline size_t blocks_page_region(const struct blocks *blocks, hi_addr add
     if (entry & BLOCKS_PAGE_TABLE) {
         entry = tables[(entry & ~BLOCKS_PAGE_TABLE) + (address >> 21 & 511)];
         if (entry & BLOCKS_PAGE_TABLE) {
-            entry = tables[(entry & ~BLOCKS_PAGE_TABLE) + (address >> 16 & 31)];
+            entry = tables[(entry & ~BLOCKS_PAGE_TABLE) + (address >> 14 & 127)];
             if (entry & BLOCKS_PAGE_TABLE)
-                entry = tables[(entry & ~BLOCKS_PAGE_TABLE) + (address >> 12 & 15)];
+                entry = tables[(entry & ~BLOCKS_PAGE_TABLE) + (address >> 12 & 3)];
         }
     }
     return entry;

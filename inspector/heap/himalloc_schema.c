@@ -154,15 +154,6 @@ bool schema_has(const struct schema *schema, enum schema_field field)
     return schema->places[field].count > 0;
 }
 
-uint64_t schema_number(const struct schema *schema, enum schema_field field, const void *record)
-{
-    const struct schema_place *place = &schema->places[field];
-    uint64_t number = 0; /* little endian: the low bytes come first */
-    if (place->count > 0)
-        memcpy(&number, (const char *)record + place->offset, place->size);
-    return number;
-}
-
 const void *schema_record(const struct schema *schema, enum schema_field field, const void *record,
                           uint32_t index)
 {

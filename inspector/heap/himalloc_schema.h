@@ -156,7 +156,20 @@ HI_MUST_USE enum hi_code schema_read(struct schema *schema, struct target *targe
                                      uint32_t record_bytes, uint32_t record_count,
                                      struct hi_err *err);
 /* A number of a record of at least the structure's stride. 0 when the target does not have it. */
-uint64_t schema_number(const struct schema *schema, enum schema_field field, const void *record);
+static inline uint64_t schema_number(const struct schema *schema, enum schema_field field,
+                                     const void *record)
+{
+    const struct schema_place *place = &schema->places[field];
+    const char *at = (const char *)record + place->offset;
+    uint64_t number = 0; /* little endian: the low bytes come first */
+    if (place->count == 0)
+        return 0;
+    if (place->size == sizeof(uint32_t)) /* as most are, of hundreds of thousands of records */
+        memcpy(&number, at, sizeof(uint32_t));
+    else
+        memcpy(&number, at, place->size);
+    return number;
+}
 bool schema_has(const struct schema *schema, enum schema_field field);
 /* The embedded record number index, or NULL beyond the count. */
 const void *schema_record(const struct schema *schema, enum schema_field field, const void *record,

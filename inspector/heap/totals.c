@@ -11,7 +11,12 @@
 #include "base/parallel.h"
 #include "heap/sink.h"
 
-enum { PIECE_BLOCKS = 1 << 16, MANY_BLOCKS = 1 << 20, MANY_ARENAS = 1 << 12 };
+enum {
+    PIECE_BLOCKS = 1 << 16,
+    MANY_BLOCKS = 1 << 20,
+    MANY_ARENAS = 1 << 12,
+    MANY_REGIONS = 1 << 10
+};
 
 struct count {
     struct heap_totals totals;
@@ -100,12 +105,15 @@ static struct count *count_of(const struct counting *counting, const struct regi
     return arena < heaps->arenas.count ? &counting->counts[before + arena] : NULL;
 }
 
-/* Pieces are numbered through all regions; each worker counts along to find those it took. */
+/* Pieces are numbered through all regions; each worker counts along to find those it took: some
+ * together, where there are many regions. */
 static void count_work(void *context, int worker)
 {
     struct counting *counting = context;
     const struct blocks *blocks = counting->heaps->blocks;
-    uint64_t before = 0, piece = __atomic_fetch_add(&counting->next, 1, __ATOMIC_RELAXED);
+    uint64_t before = 0, step = 1 + blocks_region_count(blocks) / MANY_REGIONS;
+    uint64_t piece = __atomic_fetch_add(&counting->next, step, __ATOMIC_RELAXED);
+    uint64_t end = piece + step;
     for (size_t i = 0; i < blocks_region_count(blocks); i++) {
         const struct region *region = blocks_region(blocks, i);
         struct count *count = count_of(counting, region, worker);
@@ -115,7 +123,10 @@ static void count_work(void *context, int worker)
                 count_piece(blocks, region, piece - before, &count->totals);
             if (count && piece == before)
                 count->spare += spare_of(counting->heaps, region);
-            piece = __atomic_fetch_add(&counting->next, 1, __ATOMIC_RELAXED);
+            if (++piece < end)
+                continue;
+            piece = __atomic_fetch_add(&counting->next, step, __ATOMIC_RELAXED);
+            end = piece + step;
         }
         before += pieces;
     }
