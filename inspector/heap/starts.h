@@ -22,6 +22,10 @@ struct starts;
 /* After blocks_finish; blocks must outlive it. NULL: out of memory. */
 struct starts *starts_new(const struct blocks *blocks, const hi_addr *gibs, uint32_t gib_count);
 void starts_free(struct starts *starts);
+/* Of slabs, one place at a time or sixteen: the answers are the same. New ones take the best;
+ * false: this machine can't. */
+enum starts_path { STARTS_PLAIN, STARTS_AVX512, STARTS_PATH_COUNT };
+bool starts_take_path(struct starts *starts, enum starts_path path);
 /* found[i]: the live block that starts at places[i]; BLOCK_NONE: a block starts there and is not
  * live. Where it is not as simple, i goes into others. count is at most STARTS_MANY; returns how
  * many others there are. */
