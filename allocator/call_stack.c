@@ -30,6 +30,13 @@
  * and keep nothing. Nothing is on the program's stack but a few words, and stale ones in a slot are
  * the inspector's metadata. Nothing is locked; the number comes from stack_table.c.
  *
+ * What a small program pays. A state is 160 KiB, of which it begins with two pages: frames, words
+ * and steps of a stack of up to DEPTH_FEW frames fill the first, memos and a few children the
+ * second, and the words of the first memos. Deeper stacks, and threads with many walks, get the
+ * large arrays, and what was in the small ones goes along (state_deepen, state_broaden). So samples
+ * of a program of 2 MiB cost some 8 pages of captures: a state, rows of unwinding (4, cfi_rows.c),
+ * and two of the stack table; 48 when all arrays were large from the start.
+ *
  * Code that changes: stack_hot.generation, see cfi_rows.c. A thread that finds another one than its
  * own forgets everything; a walk across a change is done again.
  *
@@ -45,10 +52,15 @@
 
 enum {
     DEPTH_MAX = 1024,
+    DEPTH_FEW = 36,
     STEP_WORDS_MAX = 3,
     MEMO_COUNT = 32,
     MEMO_WORDS = 64,
-    CHILD_COUNT = 512,
+    MEMO_ROOM = 8, /* words come so many at a time */
+    POOL_WORDS = 2048,
+    CHILD_BITS = 9,
+    CHILD_FEW_BITS = 6,
+    BROAD_AFTER = 256, /* walks */
     KEEP_AFTER = 64,
     TRIES = 3,
     OWN_FRAMES_MAX = 8,
@@ -69,10 +81,10 @@ struct kept_word {
 
 struct memo {
     uintptr_t pc, sp, bp;
+    struct kept_word *words; /* in the order of reading */
     uint32_t node;
-    uint16_t word_count;
+    uint8_t word_count, room;
     uint8_t needs_bp;
-    struct kept_word words[MEMO_WORDS]; /* in the order of reading */
 };
 
 /* Nodes that were asked for lately, in the thread's own cache lines. */
@@ -83,13 +95,27 @@ struct child {
 
 struct capture_state {
     uint32_t generation, frame_count;
-    uintptr_t low, high; /* of a stack: known to be readable */
+    uintptr_t low, high;       /* of a stack: known to be readable */
+    struct kept_frame *frames; /* outermost first; `depth` of them, as below */
+    struct kept_word *words;
+    struct walk_step *steps; /* of the walk in hand, innermost first */
+    struct child *children;
+    uint16_t depth, pool_used;
+    uint8_t child_shift;
+    struct kept_frame few_frames[DEPTH_FEW];
+    struct kept_word few_words[DEPTH_FEW * STEP_WORDS_MAX];
+    struct walk_step few_steps[DEPTH_FEW] __attribute__((aligned(64)));
+    /* a page */
+    uint32_t walk_count;
     struct memo memos[MEMO_COUNT];
-    struct child children[CHILD_COUNT];
-    struct kept_frame frames[DEPTH_MAX]; /* outermost first */
-    struct kept_word words[DEPTH_MAX * STEP_WORDS_MAX];
-    struct walk_step steps[DEPTH_MAX]; /* of the walk in hand, innermost first */
+    struct child few_children[1 << CHILD_FEW_BITS];
+    struct kept_word pool[POOL_WORDS]; /* of memos */
+    struct kept_frame all_frames[DEPTH_MAX];
+    struct kept_word all_words[DEPTH_MAX * STEP_WORDS_MAX];
+    struct walk_step all_steps[DEPTH_MAX];
+    struct child all_children[1 << CHILD_BITS];
 };
+_Static_assert(offsetof(struct capture_state, walk_count) == PAGE_BYTES, "small walks: a page");
 _Static_assert(sizeof(struct capture_state) <= STACK_SLOT_BYTES, "a slot holds a state");
 
 static __thread struct {
@@ -132,28 +158,88 @@ static inline struct memo *memo_of(struct capture_state *s, const struct call_si
 }
 _Static_assert(MEMO_COUNT == 1 << (64 - 59), "memo_of");
 
+static void memos_forget(struct capture_state *s)
+{
+    s->pool_used = 0;
+    for (uint32_t i = 0; i < MEMO_COUNT; i++)
+        s->memos[i].pc = s->memos[i].room = 0;
+}
+
+/* Room for more words than it has; where there is none left, all memos begin again. */
+static void memo_widen(struct capture_state *s, struct memo *m, uint32_t count)
+{
+    count = (uint32_t)round_up(count, MEMO_ROOM);
+    if (s->pool_used + count > POOL_WORDS)
+        memos_forget(s);
+    m->words = &s->pool[s->pool_used];
+    m->room = (uint8_t)count;
+    s->pool_used = (uint16_t)(s->pool_used + count);
+}
+
 static void memo_fill(struct capture_state *s, const struct call_site *site)
 {
     const struct kept_frame *leaf = &s->frames[s->frame_count - 1];
     struct memo *m = memo_of(s, site);
     if (leaf->word_end > MEMO_WORDS)
         return;
+    if (UNLIKELY(leaf->word_end > m->room))
+        memo_widen(s, m, leaf->word_end);
     m->pc = site->pc;
     m->sp = site->sp;
     m->bp = site->bp;
     m->node = leaf->node;
     m->needs_bp = leaf->needs_bp;
-    m->word_count = leaf->word_end;
+    m->word_count = (uint8_t)leaf->word_end;
     for (uint32_t i = 0; i < leaf->word_end; i++)
         m->words[i] = s->words[leaf->word_end - 1 - i];
+}
+
+/* ---- the state as a whole ---- */
+
+static struct capture_state *state_take(void)
+{
+    struct capture_state *s = stack_slot_take();
+    if (!s)
+        return NULL;
+    s->frame_count = 0;
+    s->low = s->high = 0;
+    s->generation = __atomic_load_n(&stack_hot.generation, __ATOMIC_ACQUIRE);
+    if (s->depth)
+        return s; /* as the last one left it */
+    s->frames = s->few_frames;
+    s->words = s->few_words;
+    s->steps = s->few_steps;
+    s->children = s->few_children;
+    s->depth = DEPTH_FEW;
+    s->child_shift = 64 - CHILD_FEW_BITS;
+    return s;
+}
+
+/* To the large arrays, with all that is in the small ones. Does nothing more than once. */
+static COLD void state_deepen(struct capture_state *s)
+{
+    if (s->depth == DEPTH_MAX)
+        return;
+    memcpy(s->all_frames, s->few_frames, sizeof(s->few_frames));
+    memcpy(s->all_words, s->few_words, sizeof(s->few_words));
+    memcpy(s->all_steps, s->few_steps, sizeof(s->few_steps));
+    s->frames = s->all_frames;
+    s->words = s->all_words;
+    s->steps = s->all_steps;
+    s->depth = DEPTH_MAX;
+}
+
+static COLD void state_broaden(struct capture_state *s)
+{
+    s->child_shift = 64 - CHILD_BITS;
+    s->children = s->all_children;
 }
 
 static void state_reset(struct capture_state *s, uint32_t generation)
 {
     s->frame_count = 0;
     s->generation = generation;
-    for (uint32_t i = 0; i < MEMO_COUNT; i++)
-        s->memos[i].pc = 0;
+    memos_forget(s);
 }
 
 /* ---- from steps to kept frames ---- */
@@ -211,13 +297,12 @@ static void build_rare(struct builder *b, const struct walk_step *step)
 
 static inline uint32_t child_of(struct capture_state *s, uint32_t parent, uint64_t frame)
 {
-    struct child *c =
-        &s->children[((frame ^ (uint64_t)parent << 20) * 0x9e3779b97f4a7c15ULL) >> 55];
+    uint64_t hash = (frame ^ (uint64_t)parent << 20) * 0x9e3779b97f4a7c15ULL;
+    struct child *c = &s->children[hash >> s->child_shift];
     if (c->frame != frame || c->parent != parent)
         *c = (struct child){frame, parent, stack_table_child(parent, frame)};
     return c->node;
 }
-_Static_assert(CHILD_COUNT == 1 << (64 - 55), "child_of");
 
 static inline void build_one(struct builder *b, const struct walk_step *step)
 {
@@ -285,7 +370,7 @@ static inline uint32_t match(const struct capture_state *s, const struct walk *w
 /* Steps up to a kept frame, or the end; how many. *base: the kept frame's index + 1. */
 static uint32_t walk_steps(struct capture_state *s, struct walk *w, uint32_t kept, uint32_t *base)
 {
-    uint32_t count = 0, k = kept;
+    uint32_t count = 0, k = kept, room = s->depth;
     for (;;) {
         if ((*base = match(s, w, &k)) != 0)
             return count;
@@ -296,9 +381,13 @@ static uint32_t walk_steps(struct capture_state *s, struct walk *w, uint32_t kep
         step->how = (uint8_t)how;
         if (how >= WALK_END)
             return count;
-        if (UNLIKELY(count == DEPTH_MAX)) {
-            step->how = WALK_CUT;
-            return count;
+        if (UNLIKELY(count == room)) {
+            if (room == DEPTH_MAX) {
+                step->how = WALK_CUT;
+                return count;
+            }
+            state_deepen(s);
+            room = s->depth;
         }
     }
 }
@@ -325,6 +414,7 @@ static NOINLINE uint32_t capture_whole(struct capture_state *s, const struct cal
 {
     struct walk w = walk_start(s, site);
     uint32_t base, count = 0;
+    state_deepen(s);
     count = blind ? walk_with_all_registers(w.pc, w.sp, s->steps, DEPTH_MAX)
                   : walk_steps(s, &w, 0, &base);
     if (count == 0)
@@ -345,6 +435,8 @@ static uint32_t capture_once(struct capture_state *s, const struct call_site *si
     s->high = w.high;
     if (UNLIKELY(base + count >= DEPTH_MAX || (count && s->steps[count - 1].how == WALK_BLIND)))
         return capture_whole(s, site, s->steps[count - 1].how == WALK_BLIND);
+    if (UNLIKELY(base + count > s->depth))
+        state_deepen(s);
     return build(s, base, count);
 }
 
@@ -359,6 +451,8 @@ static NOINLINE uint32_t capture_walk(struct capture_state *s, const struct call
         bool same = generation == __atomic_load_n(&stack_hot.generation, __ATOMIC_ACQUIRE);
         if (same && keep && s->frame_count)
             memo_fill(s, site);
+        if (keep && UNLIKELY(++s->walk_count == BROAD_AFTER))
+            state_broaden(s);
         if (same || i == TRIES)
             return node;
     }
@@ -367,15 +461,45 @@ static NOINLINE uint32_t capture_walk(struct capture_state *s, const struct call
 /* Without a state of the thread's own. */
 static NOINLINE uint32_t capture_borrowed(const struct call_site *site)
 {
-    struct capture_state *s = stack_slot_take();
+    struct capture_state *s = state_take();
     if (!s)
         return stack_table_child(0, site->pc | STACK_FLAG(HM_FRAME_CUT));
-    s->frame_count = 0;
-    s->low = s->high = 0;
-    s->generation = __atomic_load_n(&stack_hot.generation, __ATOMIC_ACQUIRE);
     uint32_t node = capture_walk(s, site, false);
     stack_slot_give(s, false);
     return node;
+}
+
+/* With the thread's own, when nobody is at it. */
+static inline uint32_t capture_kept(struct capture_state *s, const struct call_site *site)
+{
+    tls.busy = 1;
+    STORE_ORDER();
+    const struct memo *m = memo_of(s, site);
+    uint32_t node;
+    if (LIKELY(memo_holds(m, site) &&
+               s->generation == __atomic_load_n(&stack_hot.generation, __ATOMIC_RELAXED)))
+        node = m->node;
+    else
+        node = capture_walk(s, site, true);
+    STORE_ORDER();
+    tls.busy = 0;
+    return node;
+}
+
+static bool state_keep(void)
+{
+    tls.busy = 1;
+    STORE_ORDER();
+    struct capture_state *s = state_take();
+    if (s) {
+        s->walk_count = 0;
+        memos_forget(s);
+    }
+    tls.state = s;
+    tls.count = 0;
+    STORE_ORDER();
+    tls.busy = 0;
+    return s != NULL;
 }
 
 static NOINLINE uint32_t capture_first(const struct call_site *site)
@@ -385,19 +509,8 @@ static NOINLINE uint32_t capture_first(const struct call_site *site)
 #if !defined(__x86_64__)
     return stack_table_child(0, site->pc | STACK_FLAG(HM_FRAME_CUT));
 #endif
-    if (!tls.busy && !tls.ended && !tls.state && ++tls.count >= KEEP_AFTER) {
-        tls.busy = 1;
-        STORE_ORDER();
-        struct capture_state *s = stack_slot_take();
-        if (s) {
-            s->low = s->high = 0;
-            state_reset(s, __atomic_load_n(&stack_hot.generation, __ATOMIC_ACQUIRE));
-        }
-        tls.state = s;
-        tls.count = 0;
-        STORE_ORDER();
-        tls.busy = 0;
-    }
+    if (!tls.busy && !tls.ended && !tls.state && ++tls.count >= KEEP_AFTER && state_keep())
+        return capture_kept(tls.state, site);
     return capture_borrowed(site);
 }
 
@@ -430,18 +543,7 @@ uint32_t call_stack_capture(const struct call_site *site)
     struct capture_state *s = tls.state;
     if (UNLIKELY(!s || tls.busy))
         return capture_first(site);
-    tls.busy = 1;
-    STORE_ORDER();
-    const struct memo *m = memo_of(s, site);
-    uint32_t node;
-    if (LIKELY(memo_holds(m, site) &&
-               s->generation == __atomic_load_n(&stack_hot.generation, __ATOMIC_RELAXED)))
-        node = m->node;
-    else
-        node = capture_walk(s, site, true);
-    STORE_ORDER();
-    tls.busy = 0;
-    return node;
+    return capture_kept(s, site);
 }
 
 /* ---- start and end ---- */
