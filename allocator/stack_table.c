@@ -31,7 +31,12 @@
  * Memory: one reserved mapping, made readable in steps as it is needed: a core dumper finds only
  * what was used. The inspector takes all of it for metadata.
  *
- *     | area, modules, rows, paths | index levels | nodes | slots |
+ *     | area, modules, rows, paths | index levels | level 1, nodes | slots |
+ *
+ * The first entries of all tables lie where they share pages: those of modules behind the area,
+ * their marks, paths and the first level of the index in it, the first nodes behind the second
+ * level. So some 15 stacks with 100 frames of three modules cost two pages, and those of
+ * cfi_rows.c and of slots (call_stack.c).
  *
  * Damage: an index or node that the program wrote over can give a wrong stack, never an address to
  * follow: nodes hold indices, which are compared with the count.
@@ -47,21 +52,24 @@
 enum {
     NODE_CAPACITY = 1 << 23,
     NODE_CAPACITY_LEAST = 1 << 12,
-    NODE_STEP = 1 << 15,  /* committed at a time */
-    FIRST_LEVEL_BITS = 9, /* one page */
+    NODE_STEP = 1 << 15, /* committed at a time */
+    FIRST_LEVEL_BITS = 6,
     LEVEL_FACTOR_BITS = 2,
-    LEVEL_CAPACITY = 9,
+    LEVEL_CAPACITY = 10,
     PROBE_WORDS = 64,
     MOVE_WORDS = 16,
     SLOT_CAPACITY = 2048,
     MODULE_CAPACITY = 4096,
     PATH_BYTES = 512 << 10,
+    SLOT_FEW = 16, /* what lies in the area's first page */
+    MODULE_FEW = 16,
+    PATH_FEW_BYTES = 384,
     EPOCH_LAST = (1 << HM_FRAME_EPOCH_BITS) - 1,
     BUILD_ID_MAX = 32,
 };
 #define EPOCH_LOADED UINT32_MAX
 
-/* At the start of the mapping. */
+/* At the start of the mapping. The modules' array begins on the same page. */
 struct stack_area {
     struct hm_stack_table table;
     uint64_t *levels[LEVEL_CAPACITY];
@@ -71,15 +79,31 @@ struct stack_area {
     char *slots;
     uint64_t slot_head; /* tag:32 | index + 1 */
     uint32_t slot_count, slot_capacity;
-    uint32_t slot_next[SLOT_CAPACITY];
-    uint32_t module_busy, path_used;
+    uint32_t module_busy, path_used, path_few_used;
     char *paths;
-    uint64_t module_marks[MODULE_CAPACITY]; /* what a module looks like, for knowing it again */
+    uint32_t slot_few[SLOT_FEW];
+    uint64_t mark_few[MODULE_FEW]; /* what a module looks like, for knowing it again */
+    uint64_t first_level[1 << FIRST_LEVEL_BITS];
+    char path_few[PATH_FEW_BYTES];
     struct hm_module modules[MODULE_CAPACITY];
+    uint32_t slot_rest[SLOT_CAPACITY - SLOT_FEW];
+    uint64_t mark_rest[MODULE_CAPACITY - MODULE_FEW];
 };
+#ifndef HM_LAYOUT_VARIANT
+_Static_assert(offsetof(struct stack_area, modules) + MODULE_FEW * sizeof(struct hm_module) <
+                   PAGE_BYTES,
+               "the modules of a small program on the first page");
+#endif
 
 struct stack_hot stack_hot;
 static struct stack_area *area;
+
+/* Of a table whose parts share pages. */
+static bool area_commit(void *start, size_t bytes)
+{
+    uintptr_t from = (uintptr_t)start & ~(uintptr_t)(PAGE_BYTES - 1);
+    return pages_commit((void *)from, round_up((uintptr_t)start + bytes, PAGE_BYTES) - from);
+}
 
 /* ---- nodes ---- */
 
@@ -143,7 +167,7 @@ static uint32_t node_claim(void)
             uint32_t more = committed + NODE_STEP;
             more = more < table->node_capacity ? more : table->node_capacity;
             size_t bytes = (size_t)(more - committed) * sizeof(struct hm_stack_node);
-            if (!pages_commit(node_at(committed), bytes))
+            if (!area_commit(node_at(committed), bytes))
                 return 0;
             if (__atomic_compare_exchange_n(&area->node_committed, &committed, more, false,
                                             __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
@@ -174,7 +198,7 @@ static uint32_t level_current(void)
     if (LIKELY(count <= 1u << (level_bits(level) - 1)) || next == LEVEL_CAPACITY ||
         !area->levels[next] || !level_is_whole(level))
         return level;
-    if (!pages_commit(area->levels[next], sizeof(uint64_t) << level_bits(next)))
+    if (!area_commit(area->levels[next], sizeof(uint64_t) << level_bits(next)))
         return level;
     __atomic_compare_exchange_n(&area->level_count, &next, next + 1, false, __ATOMIC_ACQ_REL,
                                 __ATOMIC_ACQUIRE);
@@ -275,6 +299,11 @@ static void *slot_at(uint32_t index)
     return area->slots + (size_t)index * STACK_SLOT_BYTES;
 }
 
+static uint32_t *slot_next(uint32_t index)
+{
+    return index < SLOT_FEW ? &area->slot_few[index] : &area->slot_rest[index - SLOT_FEW];
+}
+
 /* One that nobody had before; committed for good. */
 static void *slot_make(void)
 {
@@ -294,8 +323,7 @@ void *stack_slot_take(void)
         uint32_t index = (uint32_t)head;
         if (index == 0)
             return slot_make();
-        next = ((head >> 32) + 1) << 32 |
-               __atomic_load_n(&area->slot_next[index - 1], __ATOMIC_RELAXED);
+        next = ((head >> 32) + 1) << 32 | __atomic_load_n(slot_next(index - 1), __ATOMIC_RELAXED);
     } while (!__atomic_compare_exchange_n(&area->slot_head, &head, next, false, __ATOMIC_ACQ_REL,
                                           __ATOMIC_ACQUIRE));
     return slot_at((uint32_t)head - 1);
@@ -308,7 +336,7 @@ void stack_slot_give(void *slot, bool discard)
     if (discard)
         pages_discard(slot, STACK_SLOT_BYTES);
     do {
-        __atomic_store_n(&area->slot_next[index], (uint32_t)head, __ATOMIC_RELAXED);
+        __atomic_store_n(slot_next(index), (uint32_t)head, __ATOMIC_RELAXED);
         next = ((head >> 32) + 1) << 32 | (index + 1);
     } while (!__atomic_compare_exchange_n(&area->slot_head, &head, next, false, __ATOMIC_ACQ_REL,
                                           __ATOMIC_ACQUIRE));
@@ -366,24 +394,38 @@ static uint64_t module_mark(const struct loaded_module *module)
     return mark;
 }
 
+static uint64_t *module_mark_at(uint32_t index)
+{
+    return index < MODULE_FEW ? &area->mark_few[index] : &area->mark_rest[index - MODULE_FEW];
+}
+
+/* How long it is; 0, if it cannot be there as a whole. No name: that of the executable. */
+static uint32_t path_write(const char *name, char *place, size_t room)
+{
+    size_t length = 0;
+    if (name && name[0]) {
+        while (name[length])
+            length++;
+        if (length >= room)
+            return 0;
+        memcpy(place, name, length);
+        return (uint32_t)length;
+    }
+    long got =
+        pages_syscall(SYS_readlink, (long)"/proc/self/exe", (long)place, (long)room, 0, 0, 0);
+    return got < 0 || (size_t)got >= room ? 0 : (uint32_t)got;
+}
+
 static const char *path_keep(const char *name, uint32_t *bytes)
 {
-    char *place = area->paths + area->path_used;
-    size_t room = PATH_BYTES - area->path_used;
-    long length = 0;
-    if (name && name[0]) {
-        for (length = 0; name[length];)
-            length++;
-        if ((size_t)length > room)
-            length = 0;
-        memcpy(place, name, (size_t)length);
-    } else {
-        length =
-            pages_syscall(SYS_readlink, (long)"/proc/self/exe", (long)place, (long)room, 0, 0, 0);
-        length = length < 0 ? 0 : length;
-    }
-    area->path_used += (uint32_t)length;
-    *bytes = (uint32_t)length;
+    char *place = area->path_few + area->path_few_used;
+    *bytes = path_write(name, place, PATH_FEW_BYTES - area->path_few_used);
+    area->path_few_used += *bytes;
+    if (*bytes)
+        return place;
+    place = area->paths + area->path_used;
+    *bytes = path_write(name, place, PATH_BYTES - area->path_used);
+    area->path_used += *bytes;
     return place;
 }
 
@@ -437,7 +479,7 @@ static int64_t module_find(const struct loaded_module *module, uint64_t mark, bo
             *epoch = entry->first_epoch;
         }
     }
-    bool same = last >= 0 && area->module_marks[last] == mark;
+    bool same = last >= 0 && *module_mark_at((uint32_t)last) == mark;
     if (last >= 0 && !same && *epoch < EPOCH_LAST)
         ++*epoch;
     for (uint32_t i = 0; end_them && i < count; i++) {
@@ -471,7 +513,7 @@ bool stack_table_module(const struct loaded_module *module, uint32_t *epoch, boo
     if (found >= 0) {
         module_again(&area->modules[found], module);
     } else if (table->module_count < MODULE_CAPACITY) {
-        area->module_marks[table->module_count] = mark;
+        *module_mark_at(table->module_count) = mark;
         module_fill(&area->modules[table->module_count], module, *epoch);
         __atomic_store_n(&table->module_count, table->module_count + 1, __ATOMIC_RELEASE);
     }
@@ -498,7 +540,7 @@ bool stack_table_sweep(bool (*find)(uintptr_t address, struct loaded_module *mod
         struct hm_module *entry = &area->modules[i];
         struct loaded_module now;
         if (entry->last_epoch == EPOCH_LOADED &&
-            !(find(entry->start, &now) && module_mark(&now) == area->module_marks[i])) {
+            !(find(entry->start, &now) && module_mark(&now) == *module_mark_at(i))) {
             module_gone(entry);
             gone = true;
         }
@@ -519,7 +561,7 @@ void stack_table_forked(void)
 /* ---- start ---- */
 
 struct table_plan {
-    size_t rows, paths, levels[LEVEL_CAPACITY], nodes, slots, end;
+    size_t rows, paths, committed, levels[LEVEL_CAPACITY], nodes, slots, end;
     uint32_t node_capacity, slot_capacity;
 };
 
@@ -529,14 +571,14 @@ static struct table_plan table_plan(uint32_t node_capacity, uint32_t slot_capaci
     plan.rows = round_up(sizeof(struct stack_area), PAGE_BYTES);
     plan.paths = plan.rows + STACK_ROW_LINES * 64;
     size_t end = plan.paths + PATH_BYTES;
-    for (uint32_t i = 0; i < LEVEL_CAPACITY; i++) {
-        if (i > 0 && 1u << level_bits(i) > node_capacity * 2)
-            continue;
+    plan.committed = end;
+    for (uint32_t i = 2; i < LEVEL_CAPACITY && 1u << level_bits(i) <= node_capacity * 2; i++) {
         plan.levels[i] = end;
-        end += round_up(sizeof(uint64_t) << level_bits(i), PAGE_BYTES);
+        end += sizeof(uint64_t) << level_bits(i);
     }
-    plan.nodes = end;
-    plan.slots = round_up(end + node_capacity * sizeof(struct hm_stack_node), PAGE_BYTES);
+    plan.levels[1] = end;
+    plan.nodes = end + (sizeof(uint64_t) << level_bits(1));
+    plan.slots = round_up(plan.nodes + node_capacity * sizeof(struct hm_stack_node), PAGE_BYTES);
     plan.end = plan.slots + (size_t)slot_capacity * STACK_SLOT_BYTES;
     return plan;
 }
@@ -562,13 +604,13 @@ bool stack_table_make(uint32_t mode, uint64_t sample_bytes)
     char *start = table_reserve(&plan);
     if (!start)
         return false;
-    size_t first_level = sizeof(uint64_t) << level_bits(0);
-    if (!pages_commit(start, plan.levels[0] + first_level)) {
+    if (!pages_commit(start, plan.committed)) {
         pages_unmap(start, plan.end);
         return false;
     }
     area = (struct stack_area *)start;
-    for (uint32_t i = 0; i < LEVEL_CAPACITY; i++)
+    area->levels[0] = area->first_level;
+    for (uint32_t i = 1; i < LEVEL_CAPACITY; i++)
         area->levels[i] = plan.levels[i] ? (uint64_t *)(start + plan.levels[i]) : NULL;
     area->level_count = 1;
     area->paths = start + plan.paths;
