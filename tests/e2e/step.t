@@ -121,7 +121,7 @@ seen |= check_sound("waves", ["--boundaries", "30000"], [7, 3, 2, 20, "waves"], 
 seen |= check_sound("named arenas", ["--boundaries", "30000"], [5, 3, 2, 60, "named"], 30000)
 seen |= check_sound("all stacks, three threads", ["--boundaries", "30000"], [8, 8, 3, 40], 30000, "full")
 seen |= check_sound("all stacks, waves", ["--boundaries", "20000"], [9, 3, 2, 20, "waves"], 20000, "full")
-seen |= check_sound("samples", ["--boundaries", "30000"], [5, 3, 2, 60, "named"], 30000,
+seen |= check_sound("samples", ["--boundaries", "45000"], [5, 3, 2, 60, "named"], 45000,
                     "sampled,sample:20000")
 seen |= check_sound("stacks switched on and off", ["--boundaries", "40000"],
                     [6, 6, 1, 60, "switching"], 40000, "full")
