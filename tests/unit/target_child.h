@@ -19,6 +19,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -48,6 +49,18 @@ struct child {
 #define CHILD_VECTOR_LOW  0x1122334455667788ULL
 #define CHILD_VECTOR_HIGH 0x99aabbccddeeff01ULL
 #define CHILD_REGISTER    0x0123456789abcdefULL
+
+enum { CHILD_DEADLINE_SECONDS = 60 };
+
+/* What must come, looked at until it does, however busy the machine is; false: it did not. */
+#define CHILD_AWAIT(condition)                                                                     \
+    ({                                                                                             \
+        time_t await_end = time(NULL) + CHILD_DEADLINE_SECONDS;                                    \
+        bool await_came;                                                                           \
+        while (!(await_came = (condition)) && time(NULL) < await_end)                              \
+            usleep(1000);                                                                          \
+        await_came;                                                                                \
+    })
 
 static inline uint64_t child_pattern(hi_addr address)
 {
@@ -178,8 +191,7 @@ static inline void *child_register_holder(void *context)
 
 static inline void child_wait_ready(struct child *child)
 {
-    for (int i = 0; i < 10000 && !child->layout->ready; i++)
-        usleep(1000);
+    (void)CHILD_AWAIT(child->layout->ready);
 }
 
 static inline void child_prepare(struct child *child)
@@ -282,17 +294,25 @@ static inline void child_end(struct child *child)
     munmap(child->layout, 4096);
 }
 
-/* Does its counter move? Waits for up to five seconds of standstill when it should, half a second
- * of silence counts as standing still. */
+/* Does its counter move? */
 static inline bool child_still_runs(struct child *child)
 {
     uint64_t before = child->layout->beats;
-    for (int i = 0; i < 100; i++) {
-        if (child->layout->beats != before)
-            return true;
-        usleep(5000);
+    return CHILD_AWAIT(child->layout->beats != before);
+}
+
+/* By /proc: is every thread in one of these states, or ending? */
+static inline bool child_threads_are(pid_t pid, const char *states)
+{
+    pid_vector tids = {0};
+    bool all = proc_list_threads(pid, &tids, NULL) == HI_OK;
+    for (size_t i = 0; all && i < tids.count; i++) {
+        struct proc_status status;
+        if (proc_read_thread_status(pid, tids.items[i], &status))
+            all = strchr("ZX", status.state) || strchr(states, status.state);
     }
-    return false;
+    VECTOR_FREE(&tids);
+    return all;
 }
 
 /* Kill it so that it dumps core; the file is named core in its directory. False: no core came. */

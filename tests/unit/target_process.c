@@ -190,20 +190,6 @@ static void test_many_threads(void)
     child_end(&child);
 }
 
-/* By /proc: does every thread stand still under a tracer, or is it ending? */
-static bool all_stand_still(pid_t pid)
-{
-    pid_vector tids = {0};
-    bool still = proc_list_threads(pid, &tids, NULL) == HI_OK;
-    for (size_t i = 0; still && i < tids.count; i++) {
-        struct proc_status status;
-        if (proc_read_thread_status(pid, tids.items[i], &status))
-            still = strchr("tZX", status.state) != NULL;
-    }
-    VECTOR_FREE(&tids);
-    return still;
-}
-
 /* Threads come and go while we stop them. */
 static void test_churning_threads(void)
 {
@@ -217,7 +203,7 @@ static void test_churning_threads(void)
             continue;
         uint64_t first = 0, second = 1;
         bool read = target_read_u64(target, child.layout->counter, &first, NULL) == HI_OK;
-        read = read && all_stand_still(child.pid);
+        read = read && child_threads_are(child.pid, "t");
         usleep(200);
         read = read && target_read_u64(target, child.layout->counter, &second, NULL) == HI_OK;
         good += read && first == second;
@@ -247,7 +233,7 @@ static void test_killed_inspector(void)
     }
     char answer = 0;
     ok(read(pipe_ends[0], &answer, 1) == 1 && answer == 'y', "a helper holds the target");
-    ok(!child_still_runs(&child), "it stands still");
+    ok(child_threads_are(child.pid, "t"), "it stands still");
     kill(inspector, SIGKILL);
     waitpid(inspector, NULL, 0);
     ok(child_still_runs(&child), "the helper is killed: it runs on");
@@ -280,8 +266,7 @@ static void test_signals_survive(void)
     }
     layout->quit = 1;
     waitpid(sender, NULL, 0);
-    for (int wait = 0; wait < 10000 && layout->signals < layout->sent; wait++)
-        usleep(1000);
+    (void)CHILD_AWAIT(layout->signals >= layout->sent);
     is_u64(layout->signals, layout->sent, "each signal is handled once");
     printf("#   %" PRIu64 " signals\n", layout->sent);
     child_end(&child);
@@ -506,10 +491,7 @@ static void test_leader_gone(void)
     }
     child_wait_ready(&child);
     struct proc_status status = {0};
-    for (int i = 0; i < 5000 && status.state != 'Z'; i++) {
-        usleep(1000);
-        (void)proc_read_status(child.pid, &status);
-    }
+    (void)CHILD_AWAIT(proc_read_status(child.pid, &status) && status.state == 'Z');
     ok(status.state == 'Z', "the main thread has ended");
     struct target *target = open_live(child.pid);
     if (target) {
@@ -573,9 +555,7 @@ static void test_killed_while_read(void)
     uint64_t value;
     kill(child.pid, SIGKILL);
     /* gone when its memory is */
-    for (int i = 0;
-         i < 5000 && target_read_u64(target, child.layout->anonymous, &value, &err) == HI_OK; i++)
-        usleep(1000);
+    (void)CHILD_AWAIT(target_read_u64(target, child.layout->anonymous, &value, &err) != HI_OK);
     is_u64(err.code, HI_FAULT, "a process that is killed while it is read faults");
     ok(strstr(err.message, "ended while it was being read"), "and the fault says so");
     target_close(target);
@@ -595,7 +575,7 @@ static void test_stopped_before(void)
     ok(target && target_read_u64(target, child.layout->counter, &value, NULL) == HI_OK,
        "a stopped process is read");
     target_close(target);
-    ok(!child_still_runs(&child), "and is still stopped");
+    ok(CHILD_AWAIT(child_threads_are(child.pid, "T")), "and is still stopped");
     kill(child.pid, SIGCONT);
     ok(child_still_runs(&child), "until its user lets it go on");
     child_end(&child);
