@@ -3,7 +3,10 @@
  *
  * A pass lists /proc/PID/task, seizes and interrupts every thread not known yet, then waits for
  * all of them. A thread that was not yet stopped may create another one, so passes go on until one
- * finds nothing new: then every thread of the list is stopped and none is left to create more.
+ * finds nothing new: then every thread of the list is stopped and none is left to create more. A
+ * list ends early when a thread ends just while it is passed; so one that still names a thread that
+ * has ended proves nothing, and is asked for again. (The main thread stays listed when it has
+ * ended.)
  *
  * What a wait can bring:
  *   event stop         what we asked for (also of a process that was stopped by a signal before:
@@ -12,7 +15,11 @@
  *   ended              the thread is gone
  *   nothing in time    it sleeps in the kernel where no signal gets at it (state D: a disk that
  *                      does not answer, the parent in vfork). It can't touch its memory as long as
- *                      it does, so we go on without its registers; SP and PC come from /proc.
+ *                      it does, so we go on without its registers; SP and PC come from /proc. But
+ *                      it may wait for a lock of the kernel that another thread has, which is not
+ *                      stopped yet, and on a busy machine has no turn for long: only when all
+ *                      threads that are waited for sleep so, and none was awake for a while, they
+ *                      are taken to sleep on.
  *
  * Such a thread stays seized and would stop when it wakes up, were we not to let go: the end of
  * the tracing thread does that.
@@ -35,10 +42,13 @@
 
 enum {
     PASS_LIMIT = 100,
+    ENDED_PASSES = 40, /* with nothing new but threads that have ended */
     WAIT_SPINS = 64,
+    WAIT_SHORT_STEPS = 20,
     WAIT_STEP_NS = 50 * 1000,
-    WAIT_LIMIT_MS = 2000,
-    WAIT_ASLEEP_MS = 50, /* in state D all the while */
+    WAIT_LONG_STEP_NS = 500 * 1000,
+    WAIT_LIMIT_MS = 5000,
+    WAIT_ASLEEP_MS = 100, /* in state D all the while, all that are waited for */
     VECTOR_STATE_MAX_BYTES = 64 * 1024,
 };
 
@@ -51,6 +61,13 @@ struct traced {
     enum traced_state state;
     int signal; /* to be handed on */
     bool is_job_stopped;
+};
+
+/* Since when nobody of those that are waited for was awake: the same sum of context switches. */
+struct doze {
+    struct timespec since;
+    uint64_t switches;
+    bool is_on;
 };
 
 struct named {
@@ -157,12 +174,6 @@ static void note_wait_status(struct traced *traced, int status)
     traced->is_job_stopped = is_event && WSTOPSIG(status) != SIGTRAP;
 }
 
-static bool sleeps_in_kernel(pid_t pid, pid_t tid)
-{
-    struct proc_status status;
-    return proc_read_thread_status(pid, tid, &status) && status.state == 'D';
-}
-
 /* True: traced is settled. */
 static bool wait_once(struct traced *traced)
 {
@@ -175,39 +186,95 @@ static bool wait_once(struct traced *traced)
     return traced->state != TRACED_RUNNING;
 }
 
-static void wait_for_stop(const struct tracer *tracer, struct traced *traced,
+/* Do all that are waited for sleep in the kernel? */
+static bool nobody_is_awake(struct tracer *tracer, uint64_t *switches)
+{
+    *switches = 0;
+    for (size_t i = 0; i < tracer->traced.count; i++) {
+        struct traced *traced = &tracer->traced.items[i];
+        struct proc_status status;
+        if (traced->state != TRACED_RUNNING || wait_once(traced))
+            continue;
+        if (!proc_read_thread_status(tracer->pid, traced->tid, &status))
+            return false;
+        if (status.state == 'Z') { /* the main thread, before the others: not told by a wait */
+            traced->state = TRACED_ENDED;
+            continue;
+        }
+        if (status.state != 'D')
+            return false;
+        *switches += status.switches;
+    }
+    return true;
+}
+
+static bool doze_lasts(struct tracer *tracer, struct doze *doze)
+{
+    uint64_t switches;
+    bool was_on = doze->is_on;
+    doze->is_on = nobody_is_awake(tracer, &switches);
+    if (!doze->is_on)
+        return false;
+    if (!was_on || switches != doze->switches)
+        clock_gettime(CLOCK_MONOTONIC, &doze->since);
+    doze->switches = switches;
+    return seconds_since(&doze->since) * 1000 > WAIT_ASLEEP_MS;
+}
+
+static void leave_asleep(struct tracer *tracer)
+{
+    for (size_t i = 0; i < tracer->traced.count; i++)
+        if (tracer->traced.items[i].state == TRACED_RUNNING)
+            tracer->traced.items[i].state = TRACED_ASLEEP;
+}
+
+static void wait_for_stop(struct tracer *tracer, struct traced *traced, struct doze *doze,
                           const struct timespec *pass_start)
 {
-    const struct timespec step = {.tv_nsec = WAIT_STEP_NS};
-    for (int spin = 0; !wait_once(traced); spin++) {
+    for (int spin = 0; traced->state == TRACED_RUNNING && !wait_once(traced); spin++) {
         if (spin < WAIT_SPINS) {
             sched_yield();
             continue;
         }
+        bool is_long = spin >= WAIT_SPINS + WAIT_SHORT_STEPS;
+        const struct timespec step = {.tv_nsec = is_long ? WAIT_LONG_STEP_NS : WAIT_STEP_NS};
         nanosleep(&step, NULL);
-        double waited_ms = seconds_since(pass_start) * 1000;
-        if (waited_ms > WAIT_LIMIT_MS ||
-            (waited_ms > WAIT_ASLEEP_MS && sleeps_in_kernel(tracer->pid, traced->tid))) {
-            traced->state = TRACED_ASLEEP;
-            return;
-        }
+        if (is_long &&
+            (doze_lasts(tracer, doze) || seconds_since(pass_start) * 1000 > WAIT_LIMIT_MS))
+            leave_asleep(tracer);
     }
 }
 
-static enum hi_code stop_pass(struct tracer *tracer, pid_vector *tids, size_t *new_count)
+/* What a list of threads had that does not stand still. */
+struct pass {
+    size_t new_count, ended_count;
+};
+
+/* Has it ended? Not the main thread: that stays in the list. */
+static bool is_ending(const struct tracer *tracer, pid_t tid)
+{
+    size_t index = traced_position(tracer, tid);
+    return tid != tracer->pid && index < tracer->traced.count &&
+           tracer->traced.items[index].tid == tid &&
+           tracer->traced.items[index].state == TRACED_ENDED;
+}
+
+static enum hi_code stop_pass(struct tracer *tracer, pid_vector *tids, struct pass *pass)
 {
     struct timespec start;
+    struct doze doze = {0};
     enum hi_code code = proc_list_threads(tracer->pid, tids, &tracer->err);
-    *new_count = 0;
-    for (size_t i = 0; code == HI_OK && i < tids->count; i++)
+    *pass = (struct pass){0};
+    for (size_t i = 0; code == HI_OK && i < tids->count; i++) {
+        pass->ended_count += is_ending(tracer, tids->items[i]);
         if (!is_known(tracer, tids->items[i])) {
             code = seize(tracer, tids->items[i]);
-            ++*new_count;
+            pass->new_count++;
         }
+    }
     clock_gettime(CLOCK_MONOTONIC, &start);
     for (size_t i = 0; code == HI_OK && i < tracer->traced.count; i++)
-        if (tracer->traced.items[i].state == TRACED_RUNNING)
-            wait_for_stop(tracer, &tracer->traced.items[i], &start);
+        wait_for_stop(tracer, &tracer->traced.items[i], &doze, &start);
     return code;
 }
 
@@ -215,17 +282,27 @@ static enum hi_code stop_all(struct tracer *tracer)
 {
     pid_vector tids = {0};
     enum hi_code code = HI_OK;
-    size_t new_count = 1;
+    struct pass pass = {.new_count = 1};
+    int ended_passes = 0;
     clock_gettime(CLOCK_MONOTONIC, &tracer->stopped_at);
-    for (int pass = 0; code == HI_OK && new_count; pass++) {
-        if (pass == PASS_LIMIT)
+    for (int passes = 0; code == HI_OK && (pass.new_count || pass.ended_count); passes++) {
+        if (pass.new_count == 0) {
+            const struct timespec step = {.tv_nsec = WAIT_STEP_NS};
+            if (ended_passes++ == ENDED_PASSES)
+                break; /* it is somebody's zombie */
+            nanosleep(&step, NULL);
+        }
+        if (passes == PASS_LIMIT)
             code = hi_fail(&tracer->err, HI_REFUSED,
                            "process %d creates threads faster than they can be stopped; try again",
                            (int)tracer->pid);
         else
-            code = stop_pass(tracer, &tids, &new_count);
+            code = stop_pass(tracer, &tids, &pass);
     }
     VECTOR_FREE(&tids);
+    for (size_t i = 0; i < tracer->traced.count; i++) /* who has come to it meanwhile? */
+        if (tracer->traced.items[i].state == TRACED_ASLEEP)
+            (void)wait_once(&tracer->traced.items[i]);
     return code;
 }
 
