@@ -116,7 +116,7 @@ def test_ways():
     is_(checked("freed_late")[0], 3, "what a handler frees at the end is no leak")
     is_(checked("stdout_gone")[0], 23, "stdout that was led elsewhere is not touched")
     read_end, write_end = os.pipe()
-    status, out, report = as_json("reading", stdin=read_end, timeout=20)
+    status, out, report = as_json("reading", stdin=read_end, timeout=60)
     os.close(read_end)
     os.close(write_end)
     is_((status, found(report)), (23, lost(out)), "a thread that reads stdin blocks nothing")

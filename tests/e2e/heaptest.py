@@ -119,7 +119,7 @@ def end(process, how=signal.SIGKILL):
     if process.poll() is None:
         process.send_signal(how)
         try:
-            process.wait(timeout=20)
+            process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -175,7 +175,7 @@ def run(command, timeout=120, **more):
         return None, out, err
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition, seconds=60):
     """The condition's value as soon as it is true, or what it is at the deadline."""
     deadline = time.monotonic() + seconds
     while True:

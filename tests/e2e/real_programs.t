@@ -198,7 +198,7 @@ def killed(allocator):
                        stderr=subprocess.DEVNULL)
         time.sleep(random.uniform(0, 0.08))
         end(reader)
-        stuck += not wait_until(lambda: runs(process.pid), 5)
+        stuck += not wait_until(lambda: runs(process.pid))
     is_(stuck, 0, f"{allocator}: runs on when heapinspect is killed")
     end(process)
     wrong = []
@@ -209,7 +209,7 @@ def killed(allocator):
         time.sleep(random.uniform(0, 0.03))
         process.kill()
         try:
-            out, err = reader.communicate(timeout=30)
+            out, err = reader.communicate(timeout=120)
         except subprocess.TimeoutExpired:
             out, err = "", "hangs"
         whole = json.loads(out) if reader.returncode in (0, 1) else None
@@ -231,7 +231,7 @@ def stopped():
     ok(wait_until(lambda: state() == "T"), "a stopped program")
     status, answer, err = inspect_json("leaks", "-p", process.pid)
     is_(problems(answer, status, err, "leaks", {"ptmalloc"}, set()), [], "is read")
-    ok(wait_until(lambda: state() == "T", 5), "and stays stopped")
+    ok(wait_until(lambda: state() == "T"), "and stays stopped")
     process.send_signal(signal.SIGCONT)
     ok(wait_until(lambda: state() in "RS"), "and goes on when told")
     process.kill()

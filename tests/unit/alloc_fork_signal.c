@@ -23,7 +23,7 @@ static void fork_here(int number)
     pid_t pid = fork();
     if (pid == 0) {
         in_child = 1; /* returns into the interrupted call */
-        alarm(20);
+        alarm(120);
         signal(SIGALRM, SIG_DFL);
         return;
     }
