@@ -40,16 +40,19 @@ MALLOC_NAMES     := malloc calloc realloc free posix_memalign aligned_alloc mema
 JEMALLOC_NAMES   := $(MALLOC_NAMES) malloc_usable_size mallctl mallctlnametomib mallctlbymib \
     malloc_stats_print malloc_message malloc_conf mallocx rallocx xallocx sallocx dallocx sdallocx nallocx
 ifneq ($(JEMALLOC_ARCHIVE),)
-PROGRAMS += $(BUILD)/programs/heap_truth_rjem $(BUILD)/programs/heap_truth_rjem_idle
+PROGRAMS += $(addprefix $(BUILD)/programs/heap_truth_rjem,_named _idle) $(BUILD)/programs/heap_truth_rjem
 endif
 
 $(BUILD)/programs/librjem.a:
 	@mkdir -p $(@D)
 	$(OBJCOPY) $(foreach n,$(JEMALLOC_NAMES),--redefine-sym $(n)=_rjem_$(n)) $(JEMALLOC_ARCHIVE) $@
 
-$(BUILD)/programs/heap_truth_rjem: tests/programs/heap_truth.c $(BUILD)/programs/librjem.a
-	$(CC) $(COMMON) $(foreach n,$(MALLOC_NAMES),-D$(n)=_rjem_$(n)) -Itests -s \
+$(BUILD)/programs/heap_truth_rjem_named: tests/programs/heap_truth.c $(BUILD)/programs/librjem.a
+	$(CC) $(COMMON) $(foreach n,$(MALLOC_NAMES),-D$(n)=_rjem_$(n)) -Itests \
 		-MF $@.d -o $@ $< $(BUILD)/programs/librjem.a -pthread -ldl -lm
+
+$(BUILD)/programs/heap_truth_rjem: $(BUILD)/programs/heap_truth_rjem_named
+	$(OBJCOPY) --strip-all $< $@
 
 $(BUILD)/programs/heap_truth_rjem_idle: tests/programs/heap_truth.c $(BUILD)/programs/librjem.a
 	$(CC) $(COMMON) -Itests -Wl,-u,_rjem_mallctl -rdynamic -MF $@.d -o $@ $< \
