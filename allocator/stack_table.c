@@ -5,12 +5,13 @@
  * The same path always has the same nodes, so a stack is the index of its innermost node, and equal
  * stacks have equal indices. Nodes are appended and never change, but for `recent`, the child that
  * was asked for last: a guess that is right in most cases, and checked. All others are found by an
- * index of their own, open addressing over words {check:32 | node:32}. The index has levels, each
- * four times the last. When one is half full the next is opened, and whoever makes a node moves a
+ * index of their own, open addressing over words {check:9 | node:23}. The index has levels, each
+ * twice the last. When one is half full the next is opened, and whoever makes a node moves a
  * few words up, until all are there (moved = the lower level's size): from then on the lower level
- * is not asked any more, and only then may another one be opened. Words are copied, never taken
- * away; who enters a node looks afterwards whether a level was opened meanwhile, and enters it
- * there as well. So nobody waits, and no number is given twice.
+ * is not asked any more, its memory goes back, and only then may another one be opened. Words are
+ * copied, not taken away before; who enters a node looks afterwards whether a level was opened
+ * meanwhile, and enters it there as well; so it does no harm to ask a level that is gone. Nobody
+ * waits, no number is given twice, and a node costs 24 to 32 bytes of memory in all.
  *
  * Order of stores for a new node: room is committed, then counted, then parent, then frame, then
  * the index. A node whose frame is 0 is not written yet; no one has its number. A thread that loses
@@ -31,11 +32,11 @@
  * Memory: one reserved mapping, made readable in steps as it is needed: a core dumper finds only
  * what was used. The inspector takes all of it for metadata.
  *
- *     | area, modules, rows, paths | index levels | level 1, nodes | slots |
+ *     | area, modules, rows, paths | index levels | nodes | slots |
  *
  * The first entries of all tables lie where they share pages: those of modules behind the area,
- * their marks, paths and the first level of the index in it, the first nodes behind the second
- * level. So some 15 stacks with 100 frames of three modules cost two pages, and those of
+ * their marks, paths and the first levels of the index in it, the first nodes behind the third
+ * level. So a dozen stacks with 60 frames of three modules cost two pages, beside those of
  * cfi_rows.c and of slots (call_stack.c).
  *
  * Damage: an index or node that the program wrote over can give a wrong stack, never an address to
@@ -54,8 +55,9 @@ enum {
     NODE_CAPACITY_LEAST = 1 << 12,
     NODE_STEP = 1 << 15, /* committed at a time */
     FIRST_LEVEL_BITS = 6,
-    LEVEL_FACTOR_BITS = 2,
-    LEVEL_CAPACITY = 10,
+    LEVEL_CAPACITY = 19,
+    LEVEL_FEW = 2,        /* in the area */
+    INDEX_NODE_BITS = 23, /* of a word */
     PROBE_WORDS = 64,
     MOVE_WORDS = 16,
     SLOT_CAPACITY = 2048,
@@ -68,11 +70,12 @@ enum {
     BUILD_ID_MAX = 32,
 };
 #define EPOCH_LOADED UINT32_MAX
+_Static_assert(NODE_CAPACITY <= 1 << INDEX_NODE_BITS, "a node fits into a word of the index");
 
 /* At the start of the mapping. The modules' array begins on the same page. */
 struct stack_area {
     struct hm_stack_table table;
-    uint64_t *levels[LEVEL_CAPACITY];
+    uint32_t *levels[LEVEL_CAPACITY];
     uint32_t level_count;                                                /* open */
     uint32_t level_claimed[LEVEL_CAPACITY], level_moved[LEVEL_CAPACITY]; /* of the one below */
     uint32_t node_committed;
@@ -83,7 +86,7 @@ struct stack_area {
     char *paths;
     uint32_t slot_few[SLOT_FEW];
     uint64_t mark_few[MODULE_FEW]; /* what a module looks like, for knowing it again */
-    uint64_t first_level[1 << FIRST_LEVEL_BITS];
+    uint32_t first_levels[((1 << LEVEL_FEW) - 1) << FIRST_LEVEL_BITS];
     char path_few[PATH_FEW_BYTES];
     struct hm_module modules[MODULE_CAPACITY];
     uint32_t slot_rest[SLOT_CAPACITY - SLOT_FEW];
@@ -112,14 +115,19 @@ static struct hm_stack_node *node_at(uint32_t index)
     return &stack_hot.nodes[index];
 }
 
-static uint64_t *level_words(uint32_t level)
+static uint32_t *level_words(uint32_t level)
 {
     return __atomic_load_n(&area->levels[level], __ATOMIC_ACQUIRE);
 }
 
 static uint32_t level_bits(uint32_t level)
 {
-    return FIRST_LEVEL_BITS + LEVEL_FACTOR_BITS * level;
+    return FIRST_LEVEL_BITS + level;
+}
+
+static size_t level_bytes(uint32_t level)
+{
+    return sizeof(uint32_t) << level_bits(level);
 }
 
 static uint64_t node_hash(uint32_t parent, uint64_t frame)
@@ -130,22 +138,31 @@ static uint64_t node_hash(uint32_t parent, uint64_t frame)
     return h ^ h >> 29;
 }
 
+static uint32_t word_of(uint64_t hash, uint32_t node)
+{
+    return (uint32_t)(hash >> 41) << INDEX_NODE_BITS | node;
+}
+
+static uint32_t word_node(uint32_t word)
+{
+    return word & ((1u << INDEX_NODE_BITS) - 1);
+}
+
 /* The word for a hash in a level: *found its node, or 0, and then *room where it may go, or NULL */
-static uint64_t *level_probe(uint32_t level, uint64_t hash, uint32_t parent, uint64_t frame,
+static uint32_t *level_probe(uint32_t level, uint64_t hash, uint32_t parent, uint64_t frame,
                              uint32_t *found)
 {
-    uint64_t *words = level_words(level);
+    uint32_t *words = level_words(level);
     uint64_t mask = (1ULL << level_bits(level)) - 1;
-    uint32_t check = (uint32_t)(hash >> 32) | 1;
     uint32_t count = __atomic_load_n(&area->table.node_count, __ATOMIC_RELAXED);
     *found = 0;
     for (uint64_t i = 0; words && i < PROBE_WORDS; i++) {
-        uint64_t *word = &words[(hash + i) & mask];
-        uint64_t value = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+        uint32_t *word = &words[(hash + i) & mask];
+        uint32_t value = __atomic_load_n(word, __ATOMIC_ACQUIRE);
         if (value == 0)
             return word;
-        uint32_t index = (uint32_t)value;
-        if (value >> 32 == check && index < count && node_at(index)->frame == frame &&
+        uint32_t index = word_node(value);
+        if (value == word_of(hash, index) && index < count && node_at(index)->frame == frame &&
             node_at(index)->parent == parent) {
             *found = index;
             return word;
@@ -198,7 +215,7 @@ static uint32_t level_current(void)
     if (LIKELY(count <= 1u << (level_bits(level) - 1)) || next == LEVEL_CAPACITY ||
         !area->levels[next] || !level_is_whole(level))
         return level;
-    if (!area_commit(area->levels[next], sizeof(uint64_t) << level_bits(next)))
+    if (!area_commit(area->levels[next], level_bytes(next)))
         return level;
     __atomic_compare_exchange_n(&area->level_count, &next, next + 1, false, __ATOMIC_ACQ_REL,
                                 __ATOMIC_ACQUIRE);
@@ -206,13 +223,12 @@ static uint32_t level_current(void)
 }
 
 /* Puts `index` into a level, at `word` or behind; or gives it up for one that is there by now. */
-static uint32_t level_enter(uint32_t level, uint64_t hash, uint64_t *word, uint32_t index)
+static uint32_t level_enter(uint32_t level, uint64_t hash, uint32_t *word, uint32_t index)
 {
     const struct hm_stack_node *node = node_at(index);
-    uint64_t value = (uint64_t)((uint32_t)(hash >> 32) | 1) << 32 | index;
+    uint32_t value = word_of(hash, index);
     for (;;) {
-        uint64_t none = 0;
-        uint32_t found;
+        uint32_t none = 0, found;
         if (!word || __atomic_compare_exchange_n(word, &none, value, false, __ATOMIC_ACQ_REL,
                                                  __ATOMIC_RELAXED))
             return index;
@@ -220,6 +236,16 @@ static uint32_t level_enter(uint32_t level, uint64_t hash, uint64_t *word, uint3
         if (found)
             return found;
     }
+}
+
+/* The pages that hold nothing else. */
+static void level_discard(uint32_t level)
+{
+    uintptr_t start = (uintptr_t)level_words(level), end = start + level_bytes(level);
+    start = round_up(start, PAGE_BYTES);
+    end &= ~(uintptr_t)(PAGE_BYTES - 1);
+    if (start < end)
+        pages_discard((void *)start, end - start);
 }
 
 /* Moves a few words up from the level below. */
@@ -231,16 +257,18 @@ static void level_fill(uint32_t level)
         return;
     for (uint32_t i = start; i < start + MOVE_WORDS; i++) {
         uint32_t found,
-            index = (uint32_t)__atomic_load_n(&level_words(level - 1)[i], __ATOMIC_ACQUIRE);
+            index = word_node(__atomic_load_n(&level_words(level - 1)[i], __ATOMIC_ACQUIRE));
         if (index == 0)
             continue;
         const struct hm_stack_node *node = node_at(index);
         uint64_t hash = node_hash(node->parent, node->frame);
-        uint64_t *word = level_probe(level, hash, node->parent, node->frame, &found);
+        uint32_t *word = level_probe(level, hash, node->parent, node->frame, &found);
         if (!found)
             level_enter(level, hash, word, index);
     }
-    __atomic_fetch_add(&area->level_moved[level], MOVE_WORDS, __ATOMIC_RELEASE);
+    uint32_t before = __atomic_fetch_add(&area->level_moved[level], MOVE_WORDS, __ATOMIC_ACQ_REL);
+    if (before + MOVE_WORDS == size)
+        level_discard(level - 1);
 }
 
 static uint32_t node_append(uint32_t parent, uint64_t frame)
@@ -255,7 +283,7 @@ static uint32_t node_append(uint32_t parent, uint64_t frame)
 }
 
 /* A frame that the newest level does not have: in the one below, or new. 0: no room. */
-static uint32_t node_enter(uint32_t level, uint64_t hash, uint64_t *word, uint32_t parent,
+static uint32_t node_enter(uint32_t level, uint64_t hash, uint32_t *word, uint32_t parent,
                            uint64_t frame)
 {
     uint32_t index = 0;
@@ -272,6 +300,8 @@ static uint32_t node_enter(uint32_t level, uint64_t hash, uint64_t *word, uint32
         level = newest;
         uint32_t found;
         word = level_probe(level, hash, parent, frame, &found);
+        if (!found && !level_is_whole(level)) /* the one that it was not found in may be older */
+            level_probe(level - 1, hash, parent, frame, &found);
         index = found ? found : level_enter(level, hash, word, index);
     }
     return index;
@@ -281,7 +311,7 @@ NOINLINE uint32_t stack_table_child_slow(uint32_t parent, uint64_t frame)
 {
     uint64_t hash = node_hash(parent, frame);
     uint32_t level = level_current(), found;
-    uint64_t *word = level_probe(level, hash, parent, frame, &found);
+    uint32_t *word = level_probe(level, hash, parent, frame, &found);
     if (!found)
         found = node_enter(level, hash, word, parent, frame);
     if (!found) {
@@ -572,12 +602,13 @@ static struct table_plan table_plan(uint32_t node_capacity, uint32_t slot_capaci
     plan.paths = plan.rows + STACK_ROW_LINES * 64;
     size_t end = plan.paths + PATH_BYTES;
     plan.committed = end;
-    for (uint32_t i = 2; i < LEVEL_CAPACITY && 1u << level_bits(i) <= node_capacity * 2; i++) {
+    for (uint32_t i = LEVEL_CAPACITY; --i >= LEVEL_FEW;) { /* the least next to the nodes */
+        if (1u << level_bits(i) > node_capacity * 2)
+            continue;
         plan.levels[i] = end;
-        end += sizeof(uint64_t) << level_bits(i);
+        end += level_bytes(i);
     }
-    plan.levels[1] = end;
-    plan.nodes = end + (sizeof(uint64_t) << level_bits(1));
+    plan.nodes = end;
     plan.slots = round_up(plan.nodes + node_capacity * sizeof(struct hm_stack_node), PAGE_BYTES);
     plan.end = plan.slots + (size_t)slot_capacity * STACK_SLOT_BYTES;
     return plan;
@@ -609,9 +640,10 @@ bool stack_table_make(uint32_t mode, uint64_t sample_bytes)
         return false;
     }
     area = (struct stack_area *)start;
-    area->levels[0] = area->first_level;
-    for (uint32_t i = 1; i < LEVEL_CAPACITY; i++)
-        area->levels[i] = plan.levels[i] ? (uint64_t *)(start + plan.levels[i]) : NULL;
+    area->levels[0] = area->first_levels;
+    area->levels[1] = area->first_levels + (1 << FIRST_LEVEL_BITS);
+    for (uint32_t i = LEVEL_FEW; i < LEVEL_CAPACITY; i++)
+        area->levels[i] = plan.levels[i] ? (uint32_t *)(start + plan.levels[i]) : NULL;
     area->level_count = 1;
     area->paths = start + plan.paths;
     area->slots = start + plan.slots;
