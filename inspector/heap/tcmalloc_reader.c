@@ -9,6 +9,9 @@
  * A span that a thread carves up just now has no list yet, or a part of it, and refcount 0, which
  * no span in use has: all its objects are free.
  *
+ * A span that a thread cuts in two has its old length until the second part is filed. With a thread
+ * inside the allocator such a pair is no finding: the first is cut where the second begins.
+ *
  * Facts that must agree: a span's refcount is the number of its objects that are not in its list;
  * every list entry is an object of that span. A list that loops or leaves is cut: finding, and the
  * objects that were seen are free.
@@ -79,6 +82,14 @@ static enum hi_code tcmalloc_probe(const struct heap_context *context, unsigned 
 /* -- spans ---------------------------------------------------------------------------------------
  */
 
+struct span {
+    hi_addr record;
+    struct hi_range memory;
+    hi_addr objects;
+    unsigned refcount, size_class, location;
+    bool sampled;
+};
+
 struct walk {
     const struct heap_context *context;
     struct tcmalloc *heap;
@@ -93,14 +104,8 @@ struct walk {
     bool out_of_memory;
     struct evidence_cache *pages;
     hi_addr metadata_page; /* the last page of records that was told to the sink */
-};
-
-struct span {
-    hi_addr record;
-    struct hi_range memory;
-    hi_addr objects;
-    unsigned refcount, size_class, location;
-    bool sampled;
+    unsigned inside, cut;  /* threads in the allocator; spans that one of them is cutting in two */
+    struct span last;      /* not yet pushed: memory empty: none */
 };
 
 static void *grown(void *memory, size_t *have, size_t wanted, size_t item_bytes)
@@ -250,6 +255,18 @@ static bool metadata_push(struct walk *walk, hi_addr start, uint64_t bytes)
     return sink_metadata(walk->sink, page, (start + bytes + 0xfff) & ~UINT64_C(0xfff));
 }
 
+/* The span before this one, whose end is known now. */
+static bool last_push(struct walk *walk, hi_addr next_start)
+{
+    struct span *last = &walk->last;
+    if (last->memory.start < next_start && next_start < last->memory.end &&
+        walk->cut < walk->inside) {
+        last->memory.end = next_start;
+        walk->cut++;
+    }
+    return last->memory.start == last->memory.end || span_push(walk, last);
+}
+
 static bool entry_push(void *context, uint64_t entry, hi_addr page)
 {
     struct walk *walk = context;
@@ -265,7 +282,9 @@ static bool entry_push(void *context, uint64_t entry, hi_addr page)
     if (!span_decode(walk, entry, bytes, &span))
         return sink_finding(walk->sink, "span", entry, "length or size class %u is impossible",
                             span.size_class);
-    return metadata_push(walk, entry, sizeof bytes) && span_push(walk, &span);
+    bool whole = metadata_push(walk, entry, sizeof bytes) && last_push(walk, span.memory.start);
+    walk->last = span;
+    return whole;
 }
 
 static bool records_claim(struct walk *walk)
@@ -302,8 +321,9 @@ static enum hi_code tcmalloc_walk(const struct heap_context *context, struct hea
     if (code != HI_OK)
         return code;
     walk.arena = sink_arena(sink, &arena);
+    walk.inside = block_lists_threads_inside(context, walk.heap->tree.module);
     code = page_tree_walk(&walk.heap->tree, context, &walk.heap->tables, entry_push, &walk, err);
-    if (code == HI_OK && !records_claim(&walk))
+    if (code == HI_OK && !(last_push(&walk, UINT64_MAX) && records_claim(&walk)))
         code = HI_STOPPED;
     evidence_cache_free(walk.pages);
     free(walk.memory);
