@@ -17,11 +17,14 @@ COMMON   := -std=gnu11 $(CFLAGS) $(WARNINGS) $(if $(WERROR),-Werror) -MMD -MP
 
 -include allocator/flags.mk
 ALLOCATOR_SOURCES := $(wildcard allocator/*.c)
-# what a program's start does not need lies behind what it needs
-ALLOCATOR_LATE    := $(foreach n,call_stack cfi_% die eh_frame_section heap_totals leakcheck remark% \
-    stack_%,allocator/$(n).c)
-ALLOCATOR_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(ALLOCATOR_LATE),$(ALLOCATOR_SOURCES)) \
-    $(filter $(ALLOCATOR_LATE),$(ALLOCATOR_SOURCES)))
+# in the first 64 KiB of the library, which the kernel maps at the first touch, what a start and plain
+# allocations need; then what samples do; then the rest
+of_allocator       = $(filter $(foreach n,$(1),allocator/$(n).c),$(ALLOCATOR_SOURCES))
+ALLOCATOR_SAMPLED := $(call of_allocator,call_stack cfi_program cfi_rows stack_table stack_walk)
+ALLOCATOR_LATE    := $(call of_allocator,arena_entry cfi_step die eh_frame_section heap_totals leakcheck \
+    remark remark_entry stash_age sweep)
+ALLOCATOR_EARLY   := $(filter-out $(ALLOCATOR_SAMPLED) $(ALLOCATOR_LATE),$(ALLOCATOR_SOURCES))
+ALLOCATOR_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(ALLOCATOR_EARLY) $(ALLOCATOR_SAMPLED) $(ALLOCATOR_LATE))
 
 INSPECTOR_SOURCES := $(wildcard inspector/*.c inspector/*/*.c)
 INSPECTOR_OBJECTS := $(INSPECTOR_SOURCES:%.c=$(BUILD)/%.o)
@@ -39,11 +42,14 @@ $(BUILD)/allocator/%.o: allocator/%.c
 	$(CC) $(COMMON) $(HIMALLOC_CFLAGS) -c -o $@ $<
 
 # One object for both libraries: only the exported names are seen outside, and all code lies in one
-# section, so that linker symbols say where it starts and ends, also in a static executable.
+# section, so that linker symbols say where it starts and ends, also in a static executable. Constants
+# are in another one, see sections.ld.
+RODATA := .rodata .rodata.str1.1 .rodata.str1.8 .rodata.cst4 .rodata.cst8 .rodata.cst16
 $(BUILD)/himalloc.o: $(ALLOCATOR_OBJECTS)
 	$(CC) -nostdlib -r -o $@.tmp $^
 	$(OBJCOPY) --localize-hidden $(foreach s,.text .text.unlikely .text.startup .text.hot, \
-		--rename-section $(s)=himalloc_text) $@.tmp $@
+		--rename-section $(s)=himalloc_text) $(foreach s,$(RODATA), \
+		--rename-section $(s)=himalloc_tables) $@.tmp $@
 	@rm -f $@.tmp
 
 $(BUILD)/libhimalloc.so: $(BUILD)/himalloc.o allocator/exports.map allocator/sections.ld
