@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 /* Tables take about so much of what the target has, in large heaps. */
-enum { WORTH_WARMING = 64 << 20, WARM_SHARE = 128 };
+enum { WORTH_WARMING = 64 << 20, WARM_SHARE = 96 };
 
 static volatile sig_atomic_t stop_wanted;
 

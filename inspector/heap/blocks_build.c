@@ -363,13 +363,14 @@ static enum hi_code planes_new(struct blocks *blocks, struct hi_err *err)
 static enum hi_code regions_new(struct blocks *blocks, struct hi_err *err)
 {
     size_t count = blocks->sources.count + 1; /* never 0 bytes */
-    blocks->regions = calloc(count, sizeof *blocks->regions);
-    blocks->hot = calloc(count, sizeof *blocks->hot);
-    blocks->region_rank = calloc(count, sizeof *blocks->region_rank);
+    blocks->regions = malloc(count * sizeof *blocks->regions);
+    blocks->hot = malloc(count * sizeof *blocks->hot);
+    blocks->region_rank = malloc(count * sizeof *blocks->region_rank);
     blocks->region_at =
         malloc(((size_t)(blocks->total >> REGION_AT_BITS) + 2) * sizeof *blocks->region_at);
     if (!blocks->regions || !blocks->hot || !blocks->region_rank || !blocks->region_at)
         return hi_no_memory(err);
+    blocks->hot[count - 1] = (struct block_hot){0}; /* what places in no region are shown */
     return HI_OK;
 }
 
