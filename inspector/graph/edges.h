@@ -82,6 +82,25 @@ static inline uint32_t edges_degree_sum(const uint8_t *degrees, unsigned k)
            (uint32_t)_mm_cvtsi128_si32(_mm_unpackhi_epi64(sum, sum));
 }
 
+/* All those sums, before[0..64], at the price of two. */
+static inline void edges_degree_sums(const uint8_t *degrees, uint16_t *before)
+{
+    const __m128i fat = _mm_set1_epi8((char)EDGES_FAT), zero = _mm_setzero_si128();
+    __m128i all = zero; /* the sum so far, in each of eight */
+    before[0] = 0;
+    for (unsigned i = 0; i < EDGES_CLUSTER; i += 8) {
+        __m128i part = _mm_loadl_epi64((const __m128i *)(const void *)(degrees + i));
+        __m128i sums = _mm_unpacklo_epi8(_mm_andnot_si128(_mm_cmpeq_epi8(part, fat), part), zero);
+        sums = _mm_add_epi16(sums, _mm_slli_si128(sums, 2));
+        sums = _mm_add_epi16(sums, _mm_slli_si128(sums, 4));
+        sums = _mm_add_epi16(sums, _mm_slli_si128(sums, 8));
+        sums = _mm_add_epi16(sums, all);
+        all = _mm_shufflehi_epi16(sums, 0xff);
+        all = _mm_unpackhi_epi64(all, all);
+        _mm_storeu_si128((__m128i *)(void *)(before + 1 + i), sums);
+    }
+}
+
 /* Which blocks of a cluster are fat, a bit each. */
 static inline uint64_t edges_fat_of(const uint8_t *degrees)
 {
@@ -100,6 +119,13 @@ static inline uint32_t edges_degree_sum(const uint8_t *degrees, unsigned k)
     for (unsigned i = 0; i < k; i++)
         sum += degrees[i] == EDGES_FAT ? 0 : degrees[i];
     return sum;
+}
+
+static inline void edges_degree_sums(const uint8_t *degrees, uint16_t *before)
+{
+    before[0] = 0;
+    for (unsigned i = 0; i < EDGES_CLUSTER; i++)
+        before[i + 1] = (uint16_t)(before[i] + (degrees[i] == EDGES_FAT ? 0 : degrees[i]));
 }
 
 static inline uint64_t edges_fat_of(const uint8_t *degrees)

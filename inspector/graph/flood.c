@@ -233,13 +233,14 @@ static void cluster_follow(struct sweep *sweep, size_t cluster, uint64_t waiting
     const uint8_t *degrees = &edges->degrees[cluster * EDGES_CLUSTER];
     const uint32_t *words = &edges->words[edges->bases[cluster]];
     uint64_t fat = edges_fat_of(degrees) & waiting;
+    uint16_t before[EDGES_CLUSTER + 1];
+    edges_degree_sums(degrees, before);
     while (waiting) {
         unsigned from = (unsigned)__builtin_ctzll(waiting);
         uint64_t behind =
             ~(waiting >> from); /* the shift brings zeros: only a whole run has none */
         unsigned to = behind ? from + (unsigned)__builtin_ctzll(behind) : EDGES_CLUSTER;
-        uint32_t start = from ? edges_degree_sum(degrees, from) : 0;
-        edges_follow(sweep, words + start, edges_degree_sum(degrees, to) - start);
+        edges_follow(sweep, words + before[from], before[to] - before[from]);
         waiting = to < EDGES_CLUSTER ? waiting >> to << to : 0;
     }
     for (; fat; fat &= fat - 1) {
