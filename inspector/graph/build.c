@@ -64,7 +64,8 @@ static bool worker_new(struct build *build, struct build_worker *w)
     w->list = malloc(BUILD_GROUP * sizeof *w->list);
     w->slots = malloc((places + DEAL_SLACK) * sizeof *w->slots);
     w->ends = malloc(WINDOW_BYTES / 8 * sizeof *w->ends); /* slots are not smaller than words */
-    return w->results && w->group && w->list && w->slots && w->ends;
+    w->bits = malloc((WINDOW_BYTES / 512 + SIEVE_BITS_SLACK) * sizeof *w->bits);
+    return w->results && w->group && w->list && w->slots && w->ends && w->bits;
 }
 
 static void worker_free(struct build_worker *w)
@@ -75,6 +76,7 @@ static void worker_free(struct build_worker *w)
     free(w->list);
     free(w->slots);
     free(w->ends);
+    free(w->bits);
     VECTOR_FREE(&w->large);
     VECTOR_FREE(&w->fat);
     VECTOR_FREE(&w->holds);
@@ -260,6 +262,11 @@ static enum hi_code build_run(struct build *build, struct hi_err *err)
     if (!build_roots_prepare(build))
         return hi_no_memory(err);
     graph->is_deferred = build->deferred;
+    build->sieve = sieve_new(&build->rule, &graph->codes);
+    if (build->deferred && build->sieve.bytes) {
+        build->sieve_words = sieve_best();
+        build->sieve_count = sieve_count_best();
+    }
     if (build->harvest)
         build->waiting = calloc(blocks_count(graph->blocks) / BUILD_GROUP + 1, 1);
     read_all(build);

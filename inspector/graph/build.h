@@ -9,6 +9,7 @@
 #include "graph/graph_table.h"
 #include "graph/harvest.h"
 #include "graph/resolve.h"
+#include "graph/sieve.h"
 #include "graph/window.h"
 
 enum {
@@ -50,9 +51,11 @@ struct build_worker {
     uint32_t harvested; /* clusters of the group whose edges are in place: a bit each */
     struct build_block *list;
     size_t list_count;
-    uint32_t most_kept; /* by one block of the list */
-    uint16_t *slots;    /* of the kept words, in a slab */
-    uint16_t *ends;     /* of each slot's words, in a window */
+    uint32_t most_kept;        /* by one block of the list */
+    uint16_t *slots;           /* of the kept words, in a slab */
+    uint16_t *ends;            /* of each slot's words, in a window */
+    uint64_t *bits;            /* of the words that the sieve kept */
+    uint32_t sieved, unsieved; /* slabs that were for the sieve, and that were not */
     build_extents large;
     VECTOR(struct fat_part) fat;
     root_holds holds;
@@ -71,6 +74,9 @@ struct build {
     struct resolve resolve;
     struct filter_rule rule;
     deal_function deal;
+    struct sieve sieve;
+    sieve_function sieve_words; /* NULL: it must be the long way, as for counting */
+    sieve_count_function sieve_count;
     hole_list holes;
     build_extents large, roots;
     struct build_worker workers[PARALLEL_MAX_JOBS];

@@ -130,6 +130,38 @@ static void gather(struct build_worker *w, size_t count, uint8_t *degrees)
     w->group_count = group_count;
 }
 
+/* Heaps may be full of pointers to tables of code, which no sieve is for: after some slabs it is no
+ * longer tried. */
+static bool sieve_may(const struct build *build, const struct build_worker *w,
+                      const struct region *region)
+{
+    enum { TRIED_IN_VAIN = 64 };
+    return build->sieve_words && region->usable == region->stride &&
+           w->unsieved <= w->sieved + TRIED_IN_VAIN;
+}
+
+/* A slab's words through the sieve; false: it is not for them, and nothing was done. */
+static bool sieve_take(const struct build *build, struct build_worker *w,
+                       const struct region *region, const void *memory, uint32_t slots,
+                       uint8_t *degrees)
+{
+    uint32_t stride = region->stride / 8;
+    bool unusual;
+    if (!memory || !sieve_may(build, w, region))
+        return false;
+    size_t count = build->sieve_words(&build->sieve, memory, (size_t)slots * stride,
+                                      w->group + w->group_count, w->bits, &unusual);
+    w->sieved += !unusual;
+    w->unsieved += unusual;
+    if (unusual)
+        return false;
+    build->sieve_count(w->bits, stride, slots, degrees);
+    w->kept += count;
+    w->resolved += count;
+    w->group_count += count;
+    return true;
+}
+
 void build_slab(struct build *build, struct build_worker *w, const struct region *region,
                 hi_block block, hi_block end)
 {
@@ -138,12 +170,17 @@ void build_slab(struct build *build, struct build_worker *w, const struct region
         hi_block stop = stretch_end(build, region, block, end);
         hi_addr start = region->first + (uint64_t)(block - region->base) * region->stride;
         uint64_t bytes = (uint64_t)(stop - block - 1) * region->stride + region->usable;
-        window_open(&w->window, start, start + bytes);
+        const void *memory = window_look(&w->window, start, start + bytes);
         uint8_t *degrees = &build->graph->edges.degrees[block];
         uint32_t live_count = live_between(live, block, stop);
         bool all_live = live_count == stop - block;
         w->words += (uint64_t)live_count * (region->usable / 8);
+        if (all_live && sieve_take(build, w, region, memory, stop - block, degrees)) {
+            block = stop;
+            continue;
+        }
         size_t count;
+        window_filter(&w->window, memory, start, start + bytes);
         if (build->deferred && deal_codes(build, w, region, block, all_live, &count)) {
             w->kept += count;
             gather_whole(w, count, degrees, stop - block);

@@ -129,14 +129,18 @@ static const void *window_memory(struct window *window, hi_addr start, hi_addr e
     return memory;
 }
 
-void window_open(struct window *window, hi_addr start, hi_addr end)
+const void *window_look(struct window *window, hi_addr start, hi_addr end)
 {
-    window->count = 0;
     if (end - start < 8)
-        return;
+        return NULL;
     if (!target_complete(window->target))
         window->missing_bytes += target_missing_in(window->target, start, end);
-    const void *memory = window_memory(window, start, end);
+    return window_memory(window, start, end);
+}
+
+void window_filter(struct window *window, const void *memory, hi_addr start, hi_addr end)
+{
+    window->count = 0;
     if (!memory)
         return;
     if (window->filter)
@@ -145,4 +149,9 @@ void window_open(struct window *window, hi_addr start, hi_addr end)
     else
         window->count = filter_unaligned(&window->rule, memory, end - start - 7, window->offsets,
                                          window->values);
+}
+
+void window_open(struct window *window, hi_addr start, hi_addr end)
+{
+    window_filter(window, window_look(window, start, end), start, end);
 }

@@ -42,7 +42,12 @@ bool window_new(struct window *window, struct target *target, const hole_list *h
 void window_free(struct window *window);
 /* Does a hole reach into [start, end)? */
 bool window_has_hole(const struct window *window, hi_addr start, hi_addr end);
-/* Read [start, end), start 8-aligned, end - start <= WINDOW_BYTES, and filter it. */
+/* Read [start, end), start 8-aligned, end - start <= WINDOW_BYTES. NULL: there is nothing; else
+ * until the next look. */
+const void *window_look(struct window *window, hi_addr start, hi_addr end);
+/* Filter what was looked at. */
+void window_filter(struct window *window, const void *memory, hi_addr start, hi_addr end);
+/* Both. */
 void window_open(struct window *window, hi_addr start, hi_addr end);
 /* Words that window_open looks at between two addresses. */
 static inline uint64_t window_words(const struct window *window, hi_addr start, hi_addr end)
