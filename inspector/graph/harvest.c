@@ -62,7 +62,11 @@ static bool worker_ready(struct harvest_worker *worker)
         worker->offsets = malloc(PLACES * sizeof *worker->offsets);
     if (!worker->values)
         worker->values = malloc(PLACES * sizeof *worker->values);
-    return worker->offsets && worker->values;
+    if (!worker->codes)
+        worker->codes = malloc((PLACES + SIEVE_SLACK) * sizeof *worker->codes);
+    if (!worker->bits)
+        worker->bits = malloc((PLACES / 64 + SIEVE_BITS_SLACK) * sizeof *worker->bits);
+    return worker->offsets && worker->values && worker->codes && worker->bits;
 }
 
 /* Codes of the worker's kept words to `to`, and their bits; returns how many there are. */
@@ -82,6 +86,21 @@ static size_t words_keep(struct harvest *harvest, const struct harvest_worker *w
     return kept;
 }
 
+/* The window through the sieve, to the worker's own arrays; false: it must go the long way. */
+static bool words_sieve(const struct harvest *harvest, struct harvest_worker *worker,
+                        const void *memory, size_t words, size_t *count)
+{
+    enum { TRIED_IN_VAIN = 16 };
+    bool unusual = true;
+    if (!harvest->sieve_words || worker->unsieved > worker->sieved + TRIED_IN_VAIN)
+        return false;
+    *count =
+        harvest->sieve_words(&harvest->sieve, memory, words, worker->codes, worker->bits, &unusual);
+    worker->sieved += !unusual;
+    worker->unsieved += unusual;
+    return !unusual;
+}
+
 static void see(void *context, int number, hi_addr start, const unsigned char *memory, size_t bytes)
 {
     struct harvest *harvest = context;
@@ -91,7 +110,8 @@ static void see(void *context, int number, hi_addr start, const unsigned char *m
         return;
     struct harvest_piece *piece = worker_ready(worker) ? VECTOR_PUSH(&worker->pieces) : NULL;
     size_t count = 0;
-    if (piece)
+    bool sieved = piece && words_sieve(harvest, worker, memory, words, &count);
+    if (piece && !sieved)
         count = harvest->filter(&harvest->rule, memory, words, worker->offsets, worker->values);
     /* a worker takes whole words of bits, so it shares none */
     uint64_t bits = __atomic_fetch_add(&harvest->bits_used, words / 64 + 1, __ATOMIC_RELAXED);
@@ -102,7 +122,12 @@ static void see(void *context, int number, hi_addr start, const unsigned char *m
         return;
     }
     *piece = (struct harvest_piece){start, start + words * 8, to, bits};
-    words_keep(harvest, worker, count, harvest->words + to, harvest->bits + bits);
+    if (!sieved) {
+        words_keep(harvest, worker, count, harvest->words + to, harvest->bits + bits);
+        return;
+    }
+    memcpy(harvest->words + to, worker->codes, count * sizeof *worker->codes);
+    memcpy(harvest->bits + bits, worker->bits, (words + 63) / 64 * sizeof *worker->bits);
 }
 
 /* -- making ------------------------------------------------------------------------------------ */
@@ -152,7 +177,11 @@ bool harvest_open(struct harvest *harvest, const struct target *target)
     harvest->rule.high = span.end;
     harvest->bits_reserved = bytes / (8 * 64) * 2;
     harvest->bits = reserve(harvest->bits_reserved, sizeof *harvest->bits);
-    return harvest->bits && codes_make(harvest, target, span);
+    if (!harvest->bits || !codes_make(harvest, target, span))
+        return false;
+    harvest->sieve = sieve_new(&harvest->rule, &harvest->codes);
+    harvest->sieve_words = harvest->sieve.bytes ? sieve_best() : NULL;
+    return true;
 }
 
 void harvest_free(struct harvest *harvest)
@@ -168,6 +197,8 @@ void harvest_free(struct harvest *harvest)
         VECTOR_FREE(&harvest->workers[i].pieces);
         free(harvest->workers[i].offsets);
         free(harvest->workers[i].values);
+        free(harvest->workers[i].codes);
+        free(harvest->workers[i].bits);
     }
     VECTOR_FREE(&harvest->pieces);
     free(harvest);

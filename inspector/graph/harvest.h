@@ -23,7 +23,7 @@
 
 #include "base/parallel.h"
 #include "graph/codes.h"
-#include "graph/filter.h"
+#include "graph/sieve.h"
 #include "heap/relay.h"
 
 /* Words of a piece of target memory, at most a window of a relay. */
@@ -38,12 +38,17 @@ struct harvest_worker {
     harvest_pieces pieces;
     uint32_t *offsets;
     uint64_t *values;
+    uint32_t *codes;
+    uint64_t *bits;
+    uint32_t sieved, unsieved; /* windows that were for the sieve, and that were not */
 };
 
 struct harvest {
     struct relay_guest guest; /* for the heaps' readers */
     struct filter_rule rule;
     filter_function filter;
+    struct sieve sieve;
+    sieve_function sieve_words; /* NULL: always the long way */
     struct codes codes;
     uint32_t *words; /* reservations of address space */
     uint64_t *bits;

@@ -6,11 +6,17 @@
 struct sieve sieve_new(const struct filter_rule *rule, const struct codes *codes)
 {
     struct sieve sieve = {.rule = *rule};
-    if (!codes->count)
-        return sieve;
-    sieve.start = codes->starts[0];
-    for (uint32_t i = 0; i < codes->count && codes->starts[i] == sieve.start + sieve.bytes; i++)
-        sieve.bytes += UINT64_C(1) << CODES_GIB_BITS;
+    for (uint32_t first = 0, end; first < codes->count; first = end) {
+        uint64_t bytes = 0;
+        for (end = first; end < codes->count && codes->starts[end] == codes->starts[first] + bytes;
+             end++)
+            bytes += UINT64_C(1) << CODES_GIB_BITS;
+        if (bytes <= sieve.bytes)
+            continue;
+        sieve.start = codes->starts[first];
+        sieve.bytes = bytes;
+        sieve.first = first << CODES_PLACE_BITS;
+    }
     return sieve;
 }
 
@@ -20,7 +26,7 @@ struct sieve sieve_new(const struct filter_rule *rule, const struct codes *codes
 #define SIEVE_TARGET __attribute__((target("avx512f,avx512dq,avx512vl,popcnt,bmi,bmi2")))
 
 struct sieving {
-    __m512i keep, low, extent, start;
+    __m512i keep, low, extent, start, base;
     __m512i highest; /* of what may be codes; those off the grid have their low bits on top */
 };
 
@@ -46,6 +52,7 @@ SIEVE_TARGET static inline unsigned sixteen(struct sieving *s, const uint64_t *a
     __m512i second = eight(s, at + 8, (__mmask8)(there >> 8), &high);
     unsigned kept = (unsigned)low | (unsigned)high << 8;
     __m512i all = _mm512_permutex2var_epi32(first, halves, second);
+    all = _mm512_add_epi32(all, s->base);
     _mm512_storeu_si512(codes, _mm512_maskz_compress_epi32((__mmask16)kept, all));
     return kept;
 }
@@ -60,6 +67,7 @@ SIEVE_TARGET static size_t sieve_avx512(const struct sieve *sieve, const void *b
         .low = _mm512_set1_epi64((long long)sieve->rule.low),
         .extent = _mm512_set1_epi64((long long)(sieve->rule.high - sieve->rule.low)),
         .start = _mm512_set1_epi64((long long)sieve->start),
+        .base = _mm512_set1_epi32((int)sieve->first),
         .highest = _mm512_setzero_si512(),
     };
     size_t count = 0, i = 0;

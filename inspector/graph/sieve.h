@@ -17,8 +17,9 @@
 
 struct sieve {
     struct filter_rule rule;
-    hi_addr start;  /* of the first of the GiBs */
+    hi_addr start;  /* of the first of the GiBs, of the longest stretch that there is */
     uint64_t bytes; /* of all */
+    uint32_t first; /* code of its first place */
 };
 
 enum { SIEVE_SLACK = 16, SIEVE_BITS_SLACK = 2 }; /* items that the output arrays need beyond */
