@@ -71,7 +71,8 @@ __attribute__((used, noreturn)) static void helper_main(void)
         pages_syscall(SYS_exit, 0, 0, 0, 0, 0, 0);
 }
 
-/* The child begins on its own stack and never returns. */
+/* The child begins on its own stack and never returns. What registers hold of the thread that made
+ * it is forgotten: nothing would ever overwrite it, and it may be the last pointer to a block. */
 static long helper_clone(unsigned long flags, void *stack_top, void *tid, void *tls)
 {
     long result;
@@ -81,6 +82,11 @@ static long helper_clone(unsigned long flags, void *stack_top, void *tid, void *
                      "test %%rax, %%rax\n"
                      "jnz 1f\n"
                      "xor %%ebp, %%ebp\n"
+                     "xor %%ebx, %%ebx\n"
+                     "xor %%r12d, %%r12d\n"
+                     "xor %%r13d, %%r13d\n"
+                     "xor %%r14d, %%r14d\n"
+                     "xor %%r15d, %%r15d\n"
                      "call helper_main\n"
                      "1:\n"
                      : "=a"(result)
