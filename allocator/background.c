@@ -14,6 +14,9 @@
  * long. It obeys the order of stores like everybody else. root.helper_tid is its thread id; the
  * kernel clears it when the helper has ended.
  *
+ * Nothing of the program's must stay where it was, or a lost block would look held: it takes its
+ * stack with it when it ends.
+ *
  * Where it cannot be made (or HIMALLOC=background:off) the clock is looked at when something is
  * freed by a slow path.
  *
@@ -67,8 +70,17 @@ __attribute__((used, noreturn)) static void helper_main(void)
         if (!more)
             break;
     }
-    for (;;)
-        pages_syscall(SYS_exit, 0, 0, 0, 0, 0, 0);
+    char *own = stack;
+    stack = NULL;                /* helper_tid is set still: nobody makes another */
+    __asm__ volatile("syscall\n" /* munmap; from here on there is no stack */
+                     "movl %[exit], %%eax\n"
+                     "xorl %%edi, %%edi\n"
+                     "syscall\n"
+                     "hlt\n"
+                     :
+                     : "a"(SYS_munmap), "D"(own), "S"(STACK_BYTES + TLS_BYTES), [exit] "i"(SYS_exit)
+                     : "rcx", "r11", "memory");
+    __builtin_unreachable();
 }
 
 /* The child begins on its own stack and never returns. What registers hold of the thread that made
@@ -145,4 +157,6 @@ void background_forked(void)
 {
     hm_hot.root->helper_tid = 0;
     starting = 0;
+    if (stack) /* the helper did not come along; what it had there is the parent's */
+        pages_discard(stack, STACK_BYTES + TLS_BYTES);
 }
