@@ -6,6 +6,8 @@
  * what it holds are its own edges; where it is a block of a heap and the only stack in it, the
  * part below the range's start (SP less the red zone) is dead and becomes a hole.
  *
+ * What a thread of the allocator's own has in its registers and on its stack is no root.
+ *
  * What the program itself said holds (heaps.held: ignored blocks, root regions) may lie anywhere:
  * live blocks that it touches are held, what of it lies in no region is searched like a root range.
  */
@@ -36,6 +38,15 @@ static uint32_t as_kept(uint32_t edge)
     return edge == EDGE_NONE ? edge : (edge & ~UINT32_C(3)) | EDGE_START;
 }
 
+/* Only tids of allocators' own threads: one an allocator at most. */
+static bool is_own_thread(const struct heaps *heaps, pid_t tid)
+{
+    for (size_t i = 0; i < heaps->own_threads.count; i++)
+        if (tid && heaps->own_threads.items[i] == tid)
+            return true;
+    return false;
+}
+
 static bool words_hold(struct build *build)
 {
     const struct roots *roots = build->graph->roots;
@@ -43,6 +54,8 @@ static bool words_hold(struct build *build)
     size_t words = roots ? roots->words.count : 0;
     for (size_t i = 0; i < words; i++) {
         const struct root_word *word = &roots->words.items[i];
+        if (is_own_thread(heaps, word->tid))
+            continue;
         uint32_t edge = resolve_word(&build->resolve, word->value & build->rule.keep);
         edge = word->class == ROOT_KEPT ? as_kept(edge) : edge;
         if (!hold_push(build, edge, ROOT_WORD | (uint32_t)i))
@@ -219,9 +232,10 @@ bool build_roots_prepare(struct build *build)
     bool fine = words_hold(build);
     for (size_t i = 0; fine && roots && i < roots->ranges.count; i++) {
         const struct root_range *range = &roots->ranges.items[i];
-        fine =
-            range->start >= range->end || (stack_hold(build, &stacks, range, (uint32_t)i) &&
-                                           range_cut(build, range->start, range->end, (uint32_t)i));
+        bool is_own = range->class == ROOT_STACK && is_own_thread(build->graph->heaps, range->tid);
+        fine = is_own || range->start >= range->end ||
+               (stack_hold(build, &stacks, range, (uint32_t)i) &&
+                range_cut(build, range->start, range->end, (uint32_t)i));
     }
     fine = fine && all_held_prepare(build) && suspects_add(build) && holes_collect(build, &stacks);
     VECTOR_FREE(&stacks);

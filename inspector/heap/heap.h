@@ -128,6 +128,8 @@ struct heaps {
     uint64_t findings_dropped;
     VECTOR(struct heap_kept) kept; /* roots of class ROOT_KEPT, for the graph */
     VECTOR(struct heap_held) held; /* the same, and what they point to is held as well */
+    /* Threads of the allocators' own: what their registers and stacks hold is no reference. */
+    VECTOR(pid_t) own_threads;
     /* Blocks in state SUSPECT, neighbours joined, address order: what lies there may be live, so
      * what it references is not called lost. */
     VECTOR(struct hi_range) suspect;
@@ -226,6 +228,8 @@ bool sink_overlay(struct heap_sink *sink, hi_addr address, enum block_state stat
  * as reachable, and what it points to is not held by it: old pointers lie in it. walk() or
  * overlay(). */
 bool sink_kept(struct heap_sink *sink, hi_addr address, const char *name);
+/* A thread that the allocator made for itself. */
+bool sink_own_thread(struct heap_sink *sink, pid_t tid);
 /* [start, end) holds what is in it because the program said so. walk() or overlay(). */
 bool sink_held(struct heap_sink *sink, hi_addr start, hi_addr end, const char *name);
 void sink_check(struct heap_sink *sink, const char *name, uint64_t reported, uint64_t walked,

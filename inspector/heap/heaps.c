@@ -258,6 +258,7 @@ void heaps_close(struct heaps *heaps)
     VECTOR_FREE(&heaps->metadata);
     VECTOR_FREE(&heaps->findings);
     VECTOR_FREE(&heaps->kept);
+    VECTOR_FREE(&heaps->own_threads);
     VECTOR_FREE(&heaps->suspect);
     VECTOR_FREE(&heaps->held);
     free(heaps->totals);

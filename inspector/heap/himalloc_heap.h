@@ -92,6 +92,7 @@ struct himalloc {
     hi_addr ranges, arenas, threads, bigs;
     hi_addr stack_table, remarks; /* 0: none */
     uint64_t remark_count;
+    pid_t helper; /* the allocator's own thread; 0: none */
     struct himalloc_stacks stacks;
     struct hi_range text, hot;
     bool busy; /* a lock is held, or a thread's pc is inside the allocator */

@@ -368,6 +368,7 @@ static bool walk_all(struct walk *walk)
     return himalloc_stacks_mode(walk->heap, walk->shown, walk->target, walk->sink) &&
            walk_arenas(walk) && walk_ranges(walk) && walk_bigs(walk) && walk_threads(walk) &&
            walk_hot(walk) && walk_remarks(walk) &&
+           (!walk->heap->helper || sink_own_thread(walk->sink, walk->heap->helper)) &&
            sink_metadata(walk->sink, root, root + schema->stride[S_ROOT]);
 }
 

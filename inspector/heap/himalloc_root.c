@@ -113,6 +113,7 @@ static enum hi_code root_tables(struct himalloc *heap, const void *root, struct 
         heap->remark_count = remark_most;
     if (heap->remark_count > HIMALLOC_MAX_REMARKS)
         heap->remark_count = HIMALLOC_MAX_REMARKS;
+    heap->helper = (pid_t)root_number(heap, F_ROOT_helper_tid, root);
     heap->busy =
         root_number(heap, F_ROOT_registry_lock, root) || root_number(heap, F_ROOT_span_lock, root);
     enum hi_code code = root_count(heap, root, F_ROOT_range_count, F_ROOT_range_capacity,

@@ -54,6 +54,7 @@
     O(ROOT, hot_end, ADDRESS)                                                                      \
     O(ROOT, registry_lock, UINT)                                                                   \
     O(ROOT, span_lock, UINT)                                                                       \
+    O(ROOT, helper_tid, UINT)                                                                      \
     O(ROOT, stacks, ADDRESS)                                                                       \
     O(ROOT, remarks, ADDRESS)                                                                      \
     O(ROOT, remark_count, UINT)                                                                    \

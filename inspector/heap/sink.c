@@ -280,6 +280,17 @@ bool sink_kept(struct heap_sink *sink, hi_addr address, const char *name)
     return true;
 }
 
+bool sink_own_thread(struct heap_sink *sink, pid_t tid)
+{
+    if (!sink_goes_on(sink))
+        return false;
+    pid_t *own = VECTOR_PUSH(&sink->heaps->own_threads);
+    if (!own)
+        return sink_stop(sink, HI_NO_MEMORY);
+    *own = tid;
+    return true;
+}
+
 bool sink_held(struct heap_sink *sink, hi_addr start, hi_addr end, const char *name)
 {
     if (!sink_goes_on(sink))
