@@ -48,7 +48,7 @@ enum {
 
 static uint8_t starting, refused;
 static uint32_t last_second;
-static char *stack;
+static uintptr_t no_stack; /* ~ of its address, lest what ticks left there be searched; 0: none */
 
 /* One tick of age; false when there is nothing left to wait for. */
 static bool tick(uint32_t tid, uint32_t sweep_most)
@@ -70,8 +70,8 @@ __attribute__((used, noreturn)) static void helper_main(void)
         if (!more)
             break;
     }
-    char *own = stack;
-    stack = NULL;                /* helper_tid is set still: nobody makes another */
+    uintptr_t own = ~no_stack;
+    no_stack = 0;                /* helper_tid is set still: nobody makes another */
     __asm__ volatile("syscall\n" /* munmap; from here on there is no stack */
                      "movl %[exit], %%eax\n"
                      "xorl %%edi, %%edi\n"
@@ -110,8 +110,10 @@ static long helper_clone(unsigned long flags, void *stack_top, void *tid, void *
 static bool helper_start(void)
 {
     uint64_t all = ~0ULL, old = 0;
-    if (!stack && !(stack = pages_map(STACK_BYTES + TLS_BYTES)))
+    char *stack = no_stack ? (char *)~no_stack : pages_map(STACK_BYTES + TLS_BYTES);
+    if (!stack)
         return false;
+    no_stack = ~(uintptr_t)stack;
     unsigned long flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
                           CLONE_SYSVSEM | CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
     pages_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&old, sizeof(all), 0, 0);
@@ -157,6 +159,6 @@ void background_forked(void)
 {
     hm_hot.root->helper_tid = 0;
     starting = 0;
-    if (stack) /* the helper did not come along; what it had there is the parent's */
-        pages_discard(stack, STACK_BYTES + TLS_BYTES);
+    if (no_stack) /* the helper did not come along; what it had there is the parent's */
+        pages_discard((char *)~no_stack, STACK_BYTES + TLS_BYTES);
 }
