@@ -48,7 +48,7 @@ enum {
     WAIT_STEP_NS = 50 * 1000,
     WAIT_LONG_STEP_NS = 500 * 1000,
     WAIT_LIMIT_MS = 5000,
-    WAIT_ASLEEP_MS = 100, /* in state D all the while, all that are waited for */
+    WAIT_ASLEEP_MS = 300, /* in state D all the while, all that are waited for */
     VECTOR_STATE_MAX_BYTES = 64 * 1024,
 };
 
