@@ -3,9 +3,10 @@
  *
  * One reservation of address space holds everything of range 0:
  *
- *     | bitmaps | unit records | root, first arena and thread | codes | ages | tables | units ... |
+ *     | long bitmaps | short ones | unit records | root, first arena and thread | codes | ages
+ *     | tables | units ... |
  *
- * The first arena and thread are followed by the bitmaps of the first 64 units.
+ * The first arena and thread are followed by the bitmaps of the first 64 units, long and short.
  * All from the root to the first 4 MiB of units is readable and writable from the start (16 MiB of
  * address space of which a small program touches half a dozen pages); records, bitmaps and
  * further units become so in steps, so that a core dumper never walks through what was never used.
@@ -181,8 +182,8 @@ static struct range_plan range_plan(const struct root_front *root, uint64_t unit
     size_t front_bytes = round_up(tail + root->tail_bytes, min_u64(plan.align, FRONT_ALIGN));
     /* a page without access before it keeps the preamble at the start of a mapping */
     size_t before = round_up(units * sizeof(struct hm_unit), PAGE_BYTES) + PAGE_BYTES + front_bytes;
-    plan.units = units * BITMAP_BYTES;
-    plan.base = round_up(plan.units + before - plan.skew, plan.align) + plan.skew;
+    size_t bitmaps = units * UNIT_BITMAP_BYTES;
+    plan.base = round_up(bitmaps + before - plan.skew, plan.align) + plan.skew;
     plan.units = plan.base - before;
     plan.front = plan.base - front_bytes;
     plan.codes = plan.front + codes;
@@ -237,19 +238,23 @@ static bool range_make(struct hm_range *r, uint64_t units, struct root_front *ro
     return true;
 }
 
+/* Entries [from, to) of a table, and what else lies on their pages. */
+static bool table_commit(uintptr_t table, size_t entry_bytes, uint64_t from, uint64_t to)
+{
+    uintptr_t start = (table + from * entry_bytes) & ~(uintptr_t)(PAGE_BYTES - 1);
+    return pages_commit((void *)start, round_up(table + to * entry_bytes, PAGE_BYTES) - start);
+}
+
 bool root_describe_units(struct hm_range *r, uint64_t end)
 {
-    if (end <= r->described_units)
+    uint64_t from = r->described_units;
+    uintptr_t short_bitmaps = r->bitmaps + r->unit_count * LONG_BITMAP_BYTES;
+    if (end <= from)
         return true;
     end = min_u64(r->unit_count, round_up(end, DESCRIBE_STEP));
-    uintptr_t units_start = r->units + r->described_units * sizeof(struct hm_unit);
-    uintptr_t units_end = r->units + end * sizeof(struct hm_unit);
-    uintptr_t bitmaps_start = r->bitmaps + r->described_units * BITMAP_BYTES;
-    uintptr_t bitmaps_end = r->bitmaps + end * BITMAP_BYTES;
-    units_start &= ~(uintptr_t)(PAGE_BYTES - 1);
-    bitmaps_start &= ~(uintptr_t)(PAGE_BYTES - 1);
-    if (!pages_commit((void *)units_start, round_up(units_end, PAGE_BYTES) - units_start) ||
-        !pages_commit((void *)bitmaps_start, round_up(bitmaps_end, PAGE_BYTES) - bitmaps_start))
+    if (!table_commit(r->units, sizeof(struct hm_unit), from, end) ||
+        !table_commit(r->bitmaps, LONG_BITMAP_BYTES, from, end) ||
+        !table_commit(short_bitmaps, SHORT_BITMAP_BYTES, from, end))
         return false;
     r->described_units = end;
     return true;
@@ -308,7 +313,7 @@ static bool root_make(void)
 {
     size_t thread_offset = round_up(sizeof(struct root_head) + arena_bytes(), PAGE_BYTES);
     size_t bitmaps_offset = thread_offset + THREAD_MAPPING_BYTES;
-    struct root_front front = {.head_bytes = bitmaps_offset + RANGE_FIRST_UNITS * BITMAP_BYTES,
+    struct root_front front = {.head_bytes = bitmaps_offset + RANGE_FIRST_UNITS * UNIT_BITMAP_BYTES,
                                .tail_bytes = sizeof(struct root_tail)};
     struct hm_range range;
     uint64_t units = range_first_units();

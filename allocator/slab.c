@@ -117,7 +117,7 @@ static void slab_publish(const struct span *span, uint32_t arena, uint32_t class
     const struct hm_class *class = &size_class_list[class_index];
     struct hm_range *r = span->range;
     struct hm_unit *slab = range_units(r) + span->unit;
-    uint64_t bitmap = range_bitmap(r, span->unit);
+    uint64_t bitmap = range_bitmap(r, span->unit, class->block_count);
     for (uint32_t i = 0; i < span->count; i++)
         slab[i].head = span->unit;
     slab->unit_count = span->count;

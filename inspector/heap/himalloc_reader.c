@@ -395,8 +395,8 @@ static enum hi_code himalloc_walk(const struct heap_context *context, struct hea
         code = himalloc_window_open(&walk.codes_window, context->target, err);
     if (code == HI_OK)
         code = himalloc_window_open(&walk.units_window, context->target, err);
-    if (code == HI_OK)
-        code = himalloc_window_open(&walk.bitmaps_window, context->target, err);
+    for (int i = 0; i < 2 && code == HI_OK; i++)
+        code = himalloc_window_open(&walk.bitmaps_windows[i], context->target, err);
     if (code == HI_OK && !walk_all(&walk))
         code = hi_no_memory(err); /* or the sink knows better */
     arenas_sum(&walk);
@@ -411,7 +411,8 @@ static enum hi_code himalloc_walk(const struct heap_context *context, struct hea
         code = hi_no_memory(err); /* as above */
     himalloc_window_close(&walk.codes_window);
     himalloc_window_close(&walk.units_window);
-    himalloc_window_close(&walk.bitmaps_window);
+    for (int i = 0; i < 2; i++)
+        himalloc_window_close(&walk.bitmaps_windows[i]);
     free(walk.notes.buffer);
     free(walk.live);
     return code;

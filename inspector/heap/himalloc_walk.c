@@ -99,12 +99,15 @@ static bool push_damaged(struct walk *walk, uint64_t unit, uint64_t count, uint6
     return sink_region(walk->sink, &region, NULL);
 }
 
+enum { SHORT_BITMAP_WORDS = 16 }; /* a guess that costs time alone when it is wrong */
+
 /* The slab's live bits from its bitmap (set = free); false: unreadable. */
 static bool slab_live_bits(struct walk *walk, hi_addr bitmap, uint32_t count, uint64_t *free_count,
                            bool *tail_is_clear)
 {
     size_t words = ((size_t)count + 63) / 64;
-    const void *bits = himalloc_window_at(&walk->bitmaps_window, bitmap, words * 8);
+    struct window *window = &walk->bitmaps_windows[words > SHORT_BITMAP_WORDS];
+    const void *bits = himalloc_window_at(window, bitmap, words * 8);
     if (!bits)
         return false;
     memcpy(walk->live, bits, words * 8);

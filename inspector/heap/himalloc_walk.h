@@ -27,7 +27,8 @@ struct walk {
     struct heap *shown;
     struct heap_sink *sink;
     struct target *target;
-    struct window codes_window, units_window, bitmaps_window;
+    struct window codes_window, units_window;
+    struct window bitmaps_windows[2]; /* short and long ones: himalloc keeps them in two places */
     struct note_window notes;
     uint64_t *live;      /* bits of one slab */
     uint64_t units_left; /* that may be in use: as many as fit into readable memory */

@@ -64,8 +64,8 @@ MUTANTS = {
         "    bin_drop_oldest(t, bin, n);\n", "    bin_drop_oldest(t, bin, n);\n    STORE_ORDER();\n"
         "    central->stash_count += n;\n"),
     "a slab whose code comes before its bitmap": (
-        "slab.c", "    uint64_t bitmap = range_bitmap(r, span->unit);\n",
-        "    uint64_t bitmap = range_bitmap(r, span->unit);\n"
+        "slab.c", "    uint64_t bitmap = range_bitmap(r, span->unit, class->block_count);\n",
+        "    uint64_t bitmap = range_bitmap(r, span->unit, class->block_count);\n"
         "    range_codes(r)[span->unit] = (uint8_t)(CODE_SLAB + class_index - 1);\n"
         "    STORE_ORDER();\n"),
     "a large block whose code comes before its record": (
