@@ -105,11 +105,13 @@ def environment(library):
     return env
 
 
-def measure(library, command, times=1, options=()):
-    """(seconds by the clock, of processor time, peak MiB) of a command and all it starts."""
+def measure(library, command, times=1, options=(), where=None):
+    """(seconds by the clock, of processor time, peak MiB) of a command and all it starts, which
+    writes to the folder, if anywhere."""
     out = subprocess.run([heaptest.BUILD / "bench" / "measure", "-n", str(times), *options, library,
                           *command],
-                         stdout=subprocess.PIPE, check=True, text=True, env=environment("")).stdout
+                         stdout=subprocess.PIPE, check=True, text=True, env=environment(""),
+                         cwd=where).stdout
     status, wall, processor, peak = out.split()
     return (float(wall), float(processor), float(peak)) if status == "0" else None
 

@@ -37,7 +37,8 @@ PROGRAMS = {
 
 def _measured(library, command, rate, where, options):
     printed = os.path.join(where, "printed")
-    answer = commands.measure(library, command, options=[*options, "-o", printed])
+    answer = commands.measure(library, command, options=[*options, "-o", printed],
+                              where=where)
     if not answer or not rate:
         return answer
     with open(printed, encoding="utf-8", errors="replace") as file:
